@@ -22,8 +22,10 @@
 
 mod ast;
 mod diagnostic;
+pub mod dockerignore;
 pub mod expand;
 mod flags;
+pub mod glob;
 mod heredoc;
 mod instruction;
 mod json;
