@@ -134,6 +134,8 @@ pub struct From {
     pub image: Word,
     /// Value of `--platform`.
     pub platform: Option<Word>,
+    /// The `AS` before the name, as written.
+    pub as_keyword: Option<Word>,
     /// Stage name as written.
     pub alias: Option<Word>,
     /// The keyword as written.

@@ -52,7 +52,7 @@ pub enum ExpandError {
     #[error("substitutions are nested deeper than {MAX_DEPTH}")]
     TooDeep,
     /// Longer than [`MAX_EXPANDED_BYTES`].
-    #[error("the expanded text is longer than {MAX_EXPANDED_BYTES} bytes")]
+    #[error("the expanded text is too long")]
     TooLong,
     /// A pattern replacement that would take too long.
     #[error("the pattern takes too long to match")]
@@ -91,12 +91,22 @@ pub struct Expander {
     keep_escapes: bool,
     quotes_are_text: bool,
     keep_unset: bool,
+    max_bytes: usize,
+    max_steps: usize,
 }
 
 impl Expander {
     /// Replaces variables, removes quotes and escapes.
     pub fn new(escape: Escape) -> Self {
-        Self { escape, keep_quotes: false, keep_escapes: false, quotes_are_text: false, keep_unset: false }
+        Self {
+            escape,
+            keep_quotes: false,
+            keep_escapes: false,
+            quotes_are_text: false,
+            keep_unset: false,
+            max_bytes: MAX_EXPANDED_BYTES,
+            max_steps: MAX_MATCH_STEPS,
+        }
     }
 
     /// Quotes still group, but stay in the result.
@@ -121,6 +131,12 @@ impl Expander {
     #[must_use]
     pub fn keep_unset(self) -> Self {
         Self { keep_unset: true, ..self }
+    }
+
+    /// Gives up earlier: after so many bytes of result, or steps of pattern matching.
+    #[must_use]
+    pub(crate) fn limits(self, max_bytes: usize, max_steps: usize) -> Self {
+        Self { max_bytes, max_steps, ..self }
     }
 
     /// Expands one raw word.
@@ -201,7 +217,7 @@ impl Run<'_> {
         let mut text = String::new();
         let mut words = Words::default();
         loop {
-            if text.len() > MAX_EXPANDED_BYTES {
+            if text.len() > self.expander.max_bytes {
                 return Err(ExpandError::TooLong);
             }
             let Some(character) = self.peek() else { break };
@@ -244,7 +260,7 @@ impl Run<'_> {
         }
         match stop {
             Some(stop) => Err(ExpandError::Unterminated(stop)),
-            None if text.len() > MAX_EXPANDED_BYTES => Err(ExpandError::TooLong),
+            None if text.len() > self.expander.max_bytes => Err(ExpandError::TooLong),
             None => {
                 words.finish();
                 Ok((text, words.done))
@@ -268,7 +284,7 @@ impl Run<'_> {
             text.push('"');
         }
         loop {
-            if text.len() > MAX_EXPANDED_BYTES {
+            if text.len() > self.expander.max_bytes {
                 return Err(ExpandError::TooLong);
             }
             match self.peek().ok_or(ExpandError::Unterminated('"'))? {
@@ -428,7 +444,7 @@ impl Run<'_> {
         text: &[char],
         longest: bool,
     ) -> Result<Option<usize>, ExpandError> {
-        let (end, steps) = pattern.match_at_start(text, longest, MAX_MATCH_STEPS - self.steps)?;
+        let (end, steps) = pattern.match_at_start(text, longest, self.expander.max_steps - self.steps)?;
         self.steps += steps;
         Ok(end)
     }
@@ -461,7 +477,7 @@ impl Run<'_> {
             let length = found.unwrap_or(0);
             if found.is_some() {
                 result.push_str(&replacement);
-                if result.len() > MAX_EXPANDED_BYTES {
+                if result.len() > self.expander.max_bytes {
                     return Err(ExpandError::TooLong);
                 }
                 previous_end = Some(position + length);

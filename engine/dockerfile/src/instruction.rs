@@ -138,18 +138,18 @@ pub(crate) fn parse(
     escape: Escape,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Parsed> {
-    let errors_before = error_count(diagnostics);
+    let before = diagnostics.len();
     let parsed = Line::split(line, heredocs, escape, diagnostics)
         .and_then(|line| line.parse(span, diagnostics))
         .map_err(|diagnostic| diagnostics.push(*diagnostic));
     match parsed {
-        Ok(parsed) if error_count(diagnostics) == errors_before => Some(parsed),
+        Ok(parsed) if !has_error(&diagnostics[before..]) => Some(parsed),
         _ => None,
     }
 }
 
-fn error_count(diagnostics: &[Diagnostic]) -> usize {
-    diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count()
+fn has_error(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
 }
 
 fn error<T>(code: Code, message: impl Into<String>, span: Span) -> Result<T> {
@@ -288,6 +288,7 @@ impl<'a> Line<'a> {
         Ok(From {
             image: arguments[0].word(),
             platform: self.flags.value("platform"),
+            as_keyword: arguments.get(1).map(|keyword| keyword.word()),
             alias,
             keyword: self.keyword.clone(),
             source_code: self.line.as_str().to_owned(),
@@ -432,16 +433,16 @@ impl<'a> Line<'a> {
                 sources.push(CopySource::Path(word));
                 continue;
             };
-            match self.heredocs.iter().rfind(|heredoc| heredoc.name == opening.name) {
-                Some(heredoc) => sources.push(CopySource::Heredoc(heredoc.clone())),
-                None => {
-                    return error(
-                        Code::InvalidSyntax,
-                        "this heredoc cannot be read: check the quotes",
-                        word.span,
-                    );
-                }
-            }
+            // As many as the line opens, so that a short line cannot copy a long body without end.
+            let heredoc = self.heredocs.iter().rfind(|heredoc| heredoc.name == opening.name);
+            let Some(heredoc) = heredoc.filter(|_| used < self.heredocs.len()) else {
+                return error(
+                    Code::InvalidSyntax,
+                    "this heredoc cannot be read: check the quotes",
+                    word.span,
+                );
+            };
+            sources.push(CopySource::Heredoc(heredoc.clone()));
             used += 1;
         }
         if used != self.heredocs.len() {

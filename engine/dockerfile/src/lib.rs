@@ -45,5 +45,5 @@ pub use ast::{
 pub use diagnostic::{Code, Diagnostic, Label, Severity, Style};
 pub use lint::Rule;
 pub use mount::{Mount, MountFlag, MountOption, Ownership, Sharing};
-pub use parser::{MAX_DIAGNOSTICS, MAX_SOURCE_BYTES, parse, parse_trigger};
+pub use parser::{MAX_DIAGNOSTICS, MAX_SOURCE_BYTES, MAX_STAGES, parse, parse_trigger};
 pub use span::{Span, Word};

@@ -11,8 +11,10 @@ use crate::span::{Span, Word};
 
 /// A longer file is refused, in bytes.
 pub const MAX_SOURCE_BYTES: usize = 16 << 20;
-/// More diagnostics than this are not collected.
+/// After this many errors the rest of the file is not read; more warnings than this are not collected.
 pub const MAX_DIAGNOSTICS: usize = 200;
+/// More stages than this are refused.
+pub const MAX_STAGES: usize = 5000;
 
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
@@ -91,7 +93,8 @@ struct Parser {
     seen_from: bool,
     /// It was said that something stands before the first `FROM`.
     reported_missing_from: bool,
-    /// Spans of all instructions, also of wrong ones.
+    has_too_many_stages: bool,
+    /// Spans of all instructions, also of wrong ones, in order.
     spans: Vec<Span>,
 }
 
@@ -156,7 +159,7 @@ impl Parser {
                 "experimental" if list_is_all => check.experimental_all = true,
                 "experimental" => check.experimental = names(),
                 "error" if parse_bool(list.trim()).is_some() => {
-                    check.error = parse_bool(list.trim()) == Some(true)
+                    check.error = parse_bool(list.trim()) == Some(true);
                 }
                 _ => self.diagnostics.push(
                     Diagnostic::error(
@@ -176,7 +179,7 @@ impl Parser {
         let start = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         let mut lines = Lines::new(text, start);
         while let Some((offset, raw)) = lines.next() {
-            if self.diagnostics.len() >= MAX_DIAGNOSTICS {
+            if self.has_too_many_errors() {
                 return;
             }
             let body = trim_newline(raw).trim_start();
@@ -187,9 +190,10 @@ impl Parser {
             let mut position = offset + (trim_newline(raw).len() - body.len());
             let mut current = body;
             let mut end = position + body.len();
+            let mut empty_line = None;
             while let Some(piece) = strip_continuation(current, escape) {
                 line.push(piece, position);
-                let Some((next_offset, next)) = self.next_continued(&mut lines) else {
+                let Some((next_offset, next)) = next_continued(&mut lines, &mut empty_line) else {
                     current = "";
                     break;
                 };
@@ -197,6 +201,16 @@ impl Parser {
                 end = position + current.len();
             }
             line.push(current, position);
+            if let Some(span) = empty_line.filter(|_| self.diagnostics.len() < MAX_DIAGNOSTICS) {
+                self.diagnostics.push(
+                    Diagnostic::warning(
+                        Code::Lint(Rule::NoEmptyContinuation),
+                        "an empty line continues an instruction",
+                        span,
+                    )
+                    .hint("remove the line, or make it a comment"),
+                );
+            }
             if is_blank_line(line.text().as_str()) {
                 continue;
             }
@@ -204,27 +218,10 @@ impl Parser {
         }
     }
 
-    /// The next line of a continued instruction: comments are passed over, and so are empty lines, with a warning.
-    fn next_continued<'a>(&mut self, lines: &mut Lines<'a>) -> Option<(usize, &'a str)> {
-        for (offset, raw) in lines.by_ref() {
-            let body = trim_newline(raw);
-            if is_comment(body) {
-                continue;
-            }
-            if is_blank_line(body) {
-                self.diagnostics.push(
-                    Diagnostic::warning(
-                        Code::Lint(Rule::NoEmptyContinuation),
-                        "an empty line continues an instruction",
-                        Span::new(offset, offset + body.len()),
-                    )
-                    .hint("remove the line, or make it a comment"),
-                );
-                continue;
-            }
-            return Some((offset, body));
-        }
-        None
+    fn has_too_many_errors(&self) -> bool {
+        let is_error = |diagnostic: &&Diagnostic| diagnostic.severity == Severity::Error;
+        self.diagnostics.len() >= MAX_DIAGNOSTICS
+            && self.diagnostics.iter().filter(is_error).count() >= MAX_DIAGNOSTICS
     }
 
     fn instruction(&mut self, line: &LogicalLine, line_end: usize, lines: &mut Lines<'_>) {
@@ -267,9 +264,19 @@ impl Parser {
         let parsed = instruction::parse(text, heredocs, span, self.directives.escape, &mut self.diagnostics);
         self.seen_from |= is_from;
         match parsed {
+            Some(Parsed::From(_)) if self.stages.len() == MAX_STAGES => {
+                self.report_too_many_stages(text.span())
+            }
             Some(Parsed::From(from)) => self.stages.push(Stage { from, instructions: Vec::new(), span }),
             Some(Parsed::Instruction(instruction)) => self.place(instruction),
             None => {}
+        }
+    }
+
+    fn report_too_many_stages(&mut self, span: Span) {
+        if !std::mem::replace(&mut self.has_too_many_stages, true) {
+            let message = format!("more than {MAX_STAGES} stages");
+            self.diagnostics.push(Diagnostic::error(Code::LimitExceeded, message, span));
         }
     }
 
@@ -295,9 +302,11 @@ impl Parser {
     }
 
     fn finish(mut self, text: String, bad_bytes: &[Span]) -> Dockerfile {
-        if let Some(bad) =
-            bad_bytes.iter().find(|bad| self.spans.iter().any(|instruction| instruction.overlaps(**bad)))
-        {
+        let is_in_instruction = |bad: &&Span| {
+            let next = self.spans.partition_point(|span| span.start <= bad.start);
+            next.checked_sub(1).is_some_and(|index| self.spans[index].overlaps(**bad))
+        };
+        if let Some(bad) = bad_bytes.iter().find(is_in_instruction) {
             self.diagnostics.push(Diagnostic::error(
                 Code::InvalidEncoding,
                 "these bytes are not UTF-8",
@@ -324,6 +333,22 @@ impl Parser {
         dockerfile.diagnostics.sort_by_key(|diagnostic| diagnostic.span());
         dockerfile
     }
+}
+
+/// The next line of a continued instruction: comments are passed over, and so are empty lines, of which the first is
+/// remembered.
+fn next_continued<'a>(lines: &mut Lines<'a>, empty_line: &mut Option<Span>) -> Option<(usize, &'a str)> {
+    for (offset, raw) in lines.by_ref() {
+        let body = trim_newline(raw);
+        if is_comment(body) {
+            continue;
+        }
+        if !is_blank_line(body) {
+            return Some((offset, body));
+        }
+        empty_line.get_or_insert(Span::new(offset, offset + body.len()));
+    }
+    None
 }
 
 /// Reads a heredoc's lines up to its end line: content, its span, and the end of the end line.
