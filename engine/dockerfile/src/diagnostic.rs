@@ -73,6 +73,8 @@ codes! {
     InvalidStageName = "invalid-stage-name",
     /// A stage that needs itself.
     CircularStage = "circular-stage",
+    /// A number that no stage has.
+    UnknownStage = "unknown-stage",
     /// An instruction that cannot follow `ONBUILD`.
     InvalidTrigger = "invalid-trigger",
     /// A variable where none is replaced.

@@ -5,6 +5,11 @@
 //! when white space outside of quotes separates them *after* the replacement. The caller passes the environment of
 //! the place; a name without a value is reported, not an error.
 //!
+//! What BuildKit expands: all words of `ADD`, `COPY` (not `--from`), `ENV`, `LABEL`, `ARG`, `EXPOSE` (into several words),
+//! `FROM` (with global arguments only), `STOPSIGNAL`, `USER`, `VOLUME` and `WORKDIR`, the values of `RUN --mount` (not
+//! `from`), and the bodies of heredocs that `ADD` and `COPY` write when the delimiter is not quoted. It does not expand
+//! the commands of `RUN`, `CMD`, `ENTRYPOINT`, `HEALTHCHECK` and `SHELL`.
+//!
 //! Nesting, output size and the work of pattern matching are bounded by the constants below.
 
 use std::collections::BTreeSet;
@@ -156,9 +161,10 @@ impl Expander {
         Ok(Expansion { text, words, matched: run.matched, unmatched: run.unmatched })
     }
 
-    /// Expands the body of a heredoc that `COPY` or `ADD` writes: variables and escapes, but no quotes.
-    pub fn heredoc(escape: Escape, body: &str, lookup: Lookup<'_>) -> Result<Expansion, ExpandError> {
-        Self::new(escape).quotes_are_text().expand(body, lookup)
+    /// Expands the body of a heredoc that `COPY` or `ADD` writes: variables and escapes, but no quotes. The escape
+    /// character is always `\`, whatever the directive says.
+    pub fn heredoc(body: &str, lookup: Lookup<'_>) -> Result<Expansion, ExpandError> {
+        Self::new(Escape::Backslash).quotes_are_text().expand(body, lookup)
     }
 }
 
@@ -733,7 +739,7 @@ mod tests {
 
     #[test]
     fn heredoc_bodies_keep_quotes() {
-        let text = Expander::heredoc(Escape::Backslash, "'$a' \"$a\" \\$a\n", &environment);
+        let text = Expander::heredoc("'$a' \"$a\" \\$a\n", &environment);
         assert_eq!(text.map(|expansion| expansion.text), Ok("'A' \"A\" $a\n".to_owned()));
     }
 

@@ -43,7 +43,7 @@ pub use ast::{
     RunSecurity, Stage,
 };
 pub use diagnostic::{Code, Diagnostic, Label, Severity, Style};
-pub use lint::Rule;
+pub use lint::{Rule, undefined_variable};
 pub use mount::{Mount, MountFlag, MountOption, Ownership, Sharing};
 pub use parser::{MAX_DIAGNOSTICS, MAX_SOURCE_BYTES, MAX_STAGES, parse, parse_trigger};
 pub use span::{Span, Word};

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ast::{CommandLine, Dockerfile, From, Instruction, InstructionKind, KeyValue, Stage};
+use crate::ast::{Check, CommandLine, Copy, Dockerfile, From, Instruction, InstructionKind, KeyValue, Stage};
 use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::expand::Expander;
 use crate::parser::MAX_DIAGNOSTICS;
@@ -78,6 +78,8 @@ rules! {
     FromPlatformFlagConstDisallowed,
     /// A source of `COPY` that the ignore file leaves out; needs the context.
     CopyIgnoredFile,
+    /// The comment before an `ARG` or `FROM` does not begin with its name; only with `# check=experimental=`.
+    InvalidDefinitionDescription,
     /// The protocol of `EXPOSE` should be in lower case.
     ExposeProtoCasing,
     /// `EXPOSE` takes no address and no host port.
@@ -90,6 +92,7 @@ pub(crate) fn check(dockerfile: &mut Dockerfile) {
     let names = StageNames::new(&dockerfile.stages);
     circular_stages(dockerfile, &names, &mut findings);
     instruction_casing(dockerfile, &mut findings);
+    descriptions(dockerfile, &mut findings);
     stage_names(&dockerfile.stages, &mut findings);
     base_images(dockerfile, &mut findings);
     let mut seen: Vec<StageFacts> = Vec::new();
@@ -104,7 +107,7 @@ pub(crate) fn check(dockerfile: &mut Dockerfile) {
     dockerfile.diagnostics.append(&mut findings.0);
     let check = &dockerfile.directives.check;
     dockerfile.diagnostics.retain(|diagnostic| match diagnostic.code {
-        Code::Lint(rule) => !check.skip_all && !check.skip.iter().any(|name| name == rule.name()),
+        Code::Lint(rule) => check.wants(rule),
         _ => true,
     });
     if check.error {
@@ -112,6 +115,61 @@ pub(crate) fn check(dockerfile: &mut Dockerfile) {
             if matches!(diagnostic.code, Code::Lint(_)) {
                 diagnostic.severity = Severity::Error;
             }
+        }
+    }
+}
+
+/// A comment that ends right before an `ARG` or a named `FROM` describes it, and begins with its name.
+fn descriptions(dockerfile: &Dockerfile, findings: &mut Findings) {
+    if !dockerfile.directives.check.wants(Rule::InvalidDefinitionDescription) {
+        return;
+    }
+    let mut definitions: Vec<(Span, Vec<&str>)> = Vec::new();
+    let instructions = dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
+    for instruction in dockerfile.global_args.iter().chain(instructions) {
+        if let InstructionKind::Arg(declarations) = &instruction.kind {
+            let names = declarations.iter().map(|declaration| declaration.name.text.as_str()).collect();
+            definitions.push((instruction.keyword.span, names));
+        }
+    }
+    for stage in &dockerfile.stages {
+        definitions.extend(stage.name().map(|name| (stage.from.keyword.span, vec![name])));
+    }
+    for (span, names) in definitions {
+        let before = &dockerfile.text[..span.start];
+        let Some(line) =
+            before.trim_end_matches([' ', '\t']).strip_suffix('\n').and_then(|text| text.rsplit('\n').next())
+        else {
+            continue;
+        };
+        let Some(comment) = line.trim().strip_prefix('#') else { continue };
+        if let Some(first) = comment.split_whitespace().next().filter(|first| !names.contains(first)) {
+            findings.push(
+                warning(
+                    Rule::InvalidDefinitionDescription,
+                    format!("the comment before this describes `{first}`"),
+                    span,
+                )
+                .hint("begin the comment with the name it describes, or put an empty line after it"),
+            );
+        }
+    }
+}
+
+/// Reports `COPY --from=` with the number of a stage that is not there.
+fn unknown_numbers(stages: &[Stage], findings: &mut Findings) {
+    for instruction in stages.iter().flat_map(|stage| &stage.instructions) {
+        let InstructionKind::Copy(Copy { from: Some(from), .. }) = &instruction.kind else { continue };
+        let is_number = !from.text.is_empty() && from.text.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number && from.text.parse().ok().is_none_or(|number: usize| number >= stages.len()) {
+            findings.push(
+                Diagnostic::error(
+                    Code::UnknownStage,
+                    format!("there is no stage number {}", from.text),
+                    from.span,
+                )
+                .hint(format!("the stages have the numbers 0 to {}", stages.len() - 1)),
+            );
         }
     }
 }
@@ -155,6 +213,23 @@ impl StageNames {
 
 fn warning(rule: Rule, message: impl Into<String>, span: Span) -> Diagnostic {
     Diagnostic::warning(Code::Lint(rule), message, span)
+}
+
+impl Check {
+    /// True when a rule is to be reported.
+    pub fn wants(&self, rule: Rule) -> bool {
+        let has = |names: &[String]| names.iter().any(|name| name == rule.name());
+        let is_on =
+            rule != Rule::InvalidDefinitionDescription || self.experimental_all || has(&self.experimental);
+        is_on && !self.skip_all && !has(&self.skip)
+    }
+}
+
+/// The warning for a variable of `word` that nothing sets, for whoever knows the environment. `known` are the names
+/// that are set, for a suggestion.
+pub fn undefined_variable<'a>(word: &Word, name: &str, known: impl Iterator<Item = &'a str>) -> Diagnostic {
+    warning(Rule::UndefinedVar, format!("nothing sets the variable `{name}`"), word.span)
+        .did_you_mean(crate::suggest::closest(name, known))
 }
 
 /// What a stage hands on to the stages that are FROM it.
@@ -511,6 +586,7 @@ enum Mark {
 /// Reports stages that need themselves. `FROM` looks only backwards, `--from` at all stages.
 fn circular_stages(dockerfile: &Dockerfile, names: &StageNames, findings: &mut Findings) {
     let stages = &dockerfile.stages;
+    unknown_numbers(stages, findings);
     let needs: Vec<Vec<(usize, Span)>> =
         stages.iter().enumerate().map(|(index, stage)| needs(names, stages.len(), index, stage)).collect();
     let mut marks = vec![Mark::New; stages.len()];

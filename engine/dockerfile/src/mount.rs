@@ -367,9 +367,12 @@ impl Options {
             },
             Kind::Tmpfs => Mount::Tmpfs {
                 target,
-                size: match self.text("size") {
+                size: match self.0.iter().rfind(|given| given.key == "size") {
                     None => 0,
-                    Some(size) => parse_size(&size).ok_or_else(|| invalid_value("size", &size, span))?,
+                    Some(given) => {
+                        let size = self.text("size").unwrap_or_default();
+                        parse_size(&size).ok_or_else(|| invalid_value("size", &size, given.place()))?
+                    }
                 },
                 read_only: self.read_only(false)?,
             },

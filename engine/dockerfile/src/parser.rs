@@ -265,7 +265,7 @@ impl Parser {
         self.seen_from |= is_from;
         match parsed {
             Some(Parsed::From(_)) if self.stages.len() == MAX_STAGES => {
-                self.report_too_many_stages(text.span())
+                self.report_too_many_stages(text.span());
             }
             Some(Parsed::From(from)) => self.stages.push(Stage { from, instructions: Vec::new(), span }),
             Some(Parsed::Instruction(instruction)) => self.place(instruction),

@@ -228,7 +228,8 @@ fn large_inputs_stay_within_the_limits() {
     assert!(is_refused(format!("FROM a\nRUN {}\n", "--mount=x ".repeat(1 << 16))));
     assert!(!is_refused(format!("FROM a\nRUN {}\n", "[".repeat(1 << 20))));
     assert!(!is_refused(format!("ARG a=x\n{}FROM $a\n", "ARG a=$a$a$a$a\n".repeat(1 << 10))));
-    assert!(!is_refused(format!("FROM a\n{}", "COPY --from=4 a b\n".repeat(1 << 16))));
+    assert!(is_refused(format!("FROM a\n{}", "COPY --from=4 a b\n".repeat(1 << 16))));
+    assert!(!is_refused(format!("FROM a AS b\nFROM c\n{}", "COPY --from=b a b\n".repeat(1 << 16))));
 }
 
 #[test]
