@@ -67,6 +67,8 @@ codes! {
     UnterminatedHeredoc = "unterminated-heredoc",
     /// A heredoc where none can be.
     MisplacedHeredoc = "misplaced-heredoc",
+    /// `# syntax=` names a frontend that is not the Dockerfile one.
+    UnsupportedSyntax = "unsupported-syntax",
     /// A bad or repeated parser directive.
     InvalidDirective = "invalid-directive",
     /// A stage name with forbidden characters.
@@ -177,10 +179,14 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut snippet = Snippet::source(source).path(file_name).line_start(1).fold(true);
+        let window = self.window(source);
+        let first_line = source[..window.start].bytes().filter(|byte| *byte == b'\n').count() + 1;
+        let shown = &source[window.clone()];
+        let mut snippet = Snippet::source(shown).path(file_name).line_start(first_line).fold(true);
         for (index, label) in self.labels.iter().enumerate() {
             let kind = if index == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
-            let annotation = kind.span(within(source, label.span));
+            let span = within(source, label.span);
+            let annotation = kind.span(span.start - window.start..span.end - window.start);
             snippet = snippet.annotation(if label.text.is_empty() {
                 annotation
             } else {
@@ -198,6 +204,16 @@ impl Diagnostic {
         };
         renderer.render(&[group])
     }
+
+    /// The whole lines from the first place to the last: the renderer's work grows with the text it gets.
+    fn window(&self, source: &str) -> std::ops::Range<usize> {
+        let spans = || self.labels.iter().map(|label| within(source, label.span));
+        let start = spans().map(|span| span.start).min().unwrap_or_default();
+        let end = spans().map(|span| span.end).max().unwrap_or_default();
+        let line_start = source[..start].rfind('\n').map_or(0, |position| position + 1);
+        let line_end = source[end..].find('\n').map_or(source.len(), |position| end + position + 1);
+        line_start..line_end
+    }
 }
 
 /// The span as a range that lies in `source` on character boundaries, whatever text it was made for.
@@ -211,4 +227,29 @@ fn within(source: &str, span: Span) -> std::ops::Range<usize> {
     };
     let start = floor(span.start);
     start..floor(span.end).max(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_of_the_file_do_not_reach_the_terminal() {
+        let file = crate::parse(b"FROM a\nX\x1b[31m\x07 y\n");
+        let shown: String = file
+            .diagnostics
+            .iter()
+            .map(|found| found.render(&file.text, "Dockerfile", Style::Plain))
+            .collect();
+        assert!(shown.contains("unknown instruction"));
+        assert!(!shown.contains(['\x1b', '\x07']), "{shown:?}");
+    }
+
+    #[test]
+    fn a_place_outside_of_the_text_is_shown_at_its_end() {
+        let diagnostic =
+            Diagnostic::error(Code::InvalidSyntax, "wrong", Span::new(70, 90)).also(Span::new(1, 2), "é");
+        assert!(diagnostic.render("aé\n", "Dockerfile", Style::Plain).contains("wrong"));
+        assert!(diagnostic.render("", "Dockerfile", Style::Color).contains('\x1b'));
+    }
 }

@@ -123,13 +123,31 @@ impl Parser {
             }
             seen.push((name, span));
             match name {
-                "syntax" => self.directives.syntax = Some(value),
+                "syntax" => self.syntax_directive(value),
                 "check" => self.check_directive(&value),
                 // After `#!` the file is a script to the parser of escapes.
                 _ if has_shebang => {}
                 _ => self.escape_directive(&value),
             }
         }
+    }
+
+    /// The Dockerfile frontend from any registry and of any version is this parser; another one cannot be run.
+    fn syntax_directive(&mut self, value: Word) {
+        let reference = value.text.split_whitespace().next().unwrap_or_default();
+        let name = reference.split('@').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+        let repository = name.split(':').next().unwrap_or_default();
+        if !matches!(repository, "dockerfile" | "dockerfile-upstream") {
+            self.diagnostics.push(
+                Diagnostic::error(
+                    Code::UnsupportedSyntax,
+                    format!("the frontend `{reference}` is not supported"),
+                    value.span,
+                )
+                .hint("remove the directive, or use `docker/dockerfile:1`"),
+            );
+        }
+        self.directives.syntax = Some(value);
     }
 
     fn escape_directive(&mut self, value: &Word) {
@@ -318,7 +336,7 @@ impl Parser {
             let message =
                 if self.spans.is_empty() { "the file has no instructions" } else { "the file has no FROM" };
             self.diagnostics.push(
-                Diagnostic::error(Code::EmptyFile, message, Span::new(text.len(), text.len()))
+                Diagnostic::error(Code::EmptyFile, message, self.spans.last().copied().unwrap_or_default())
                     .hint("begin with `FROM IMAGE`"),
             );
         }

@@ -35,7 +35,7 @@ const PIECES: &[&str] = &[
     "`",
     "#",
     "# escape=`\n",
-    "# syntax=x\n",
+    "# syntax=dockerfile\n",
     "# check=skip=all\n",
     "<<EOF",
     "<<-'EOF'",
