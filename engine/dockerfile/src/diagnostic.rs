@@ -81,6 +81,8 @@ codes! {
     InvalidTrigger = "invalid-trigger",
     /// A variable where none is replaced.
     VariableNotSupported = "variable-not-supported",
+    /// A word that cannot be expanded.
+    Expansion = "expansion",
     /// Bytes that are not UTF-8.
     InvalidEncoding = "invalid-encoding",
     /// The file is over one of our limits.

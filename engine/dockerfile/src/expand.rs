@@ -17,6 +17,8 @@ use std::collections::BTreeSet;
 use thiserror::Error;
 
 use crate::ast::Escape;
+use crate::diagnostic::{Code, Diagnostic};
+use crate::span::Word;
 
 /// `${a:-${b:-…}}` deeper than this is refused; it bounds the stack.
 pub const MAX_DEPTH: usize = 100;
@@ -159,6 +161,14 @@ impl Expander {
         };
         let (text, words) = run.until(None, self.keep_escapes)?;
         Ok(Expansion { text, words, matched: run.matched, unmatched: run.unmatched })
+    }
+
+    /// Expands a word of an instruction; an error says where it stands.
+    pub fn expand_word(self, word: &Word, lookup: Lookup<'_>) -> Result<Expansion, Box<Diagnostic>> {
+        self.expand(&word.text, lookup).map_err(|error| {
+            let message = format!("cannot expand `{}`: {error}", word.text);
+            Box::new(Diagnostic::error(Code::Expansion, message, word.span))
+        })
     }
 
     /// Expands the body of a heredoc that `COPY` or `ADD` writes: variables and escapes, but no quotes. The escape
@@ -735,6 +745,18 @@ mod tests {
         let text = |input| expander.expand(input, &environment).map(|expansion| expansion.text);
         assert_eq!(text("`$a"), Ok("$a".to_owned()));
         assert_eq!(text("c:\\$a"), Ok("c:\\A".to_owned()));
+    }
+
+    #[test]
+    fn an_error_says_where_the_word_stands() {
+        let file = crate::parse(b"FROM a\nUSER ${who:?name a user}\n");
+        let crate::InstructionKind::User(word) = &file.stages[0].instructions[0].kind else {
+            panic!("a USER")
+        };
+        let error =
+            Expander::new(Escape::Backslash).expand_word(word, &environment).expect_err("who is unset");
+        assert_eq!(error.message, "cannot expand `${who:?name a user}`: who: name a user");
+        assert_eq!(&file.text[error.span().range()], "${who:?name a user}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::mount::MountFlag;
 use crate::source::{Text, is_blank};
 use crate::span::{Span, Word};
 use crate::suggest;
-use crate::words::{split_assignment, split_quoted};
+use crate::words::{RawWord, split_quoted};
 
 /// Which rules an instruction's line follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -335,12 +335,12 @@ impl<'a> Line<'a> {
         if words.is_empty() {
             return self.missing("needs at least one argument");
         }
-        let declaration = |word: Word| match split_assignment(&word) {
-            None => Ok(ArgDeclaration { name: word, default: None }),
-            Some((name, _)) if name.text.is_empty() => self.blank_name(word.span),
+        let declaration = |word: &RawWord<'_>| match word.split_assignment() {
+            None => Ok(ArgDeclaration { name: word.word(), default: None }),
+            Some((name, _)) if name.text.is_empty() => self.blank_name(word.span()),
             Some((name, value)) => Ok(ArgDeclaration { name, default: Some(value) }),
         };
-        words.into_iter().map(declaration).collect()
+        words.iter().map(declaration).collect()
     }
 
     fn blank_name<T>(&self, span: Span) -> Result<T> {
@@ -360,19 +360,19 @@ impl<'a> Line<'a> {
             };
             return Ok(vec![KeyValue { key: key.word(), value: value.word(), legacy: true }]);
         }
-        let pair = |word: Word| match split_assignment(&word) {
+        let pair = |word: &RawWord<'_>| match word.split_assignment() {
             None => Err(Box::new(
                 Diagnostic::error(
                     Code::InvalidSyntax,
                     format!("`{}` is not of the form `NAME=VALUE`", word.text),
-                    word.span,
+                    word.span(),
                 )
                 .hint("put quotes around a value with spaces"),
             )),
-            Some((key, _)) if key.text.is_empty() => self.blank_name(word.span),
+            Some((key, _)) if key.text.is_empty() => self.blank_name(word.span()),
             Some((key, value)) => Ok(KeyValue { key, value, legacy: false }),
         };
-        words.into_iter().map(pair).collect()
+        words.iter().map(pair).collect()
     }
 
     fn volume(&self) -> Result<Vec<Word>> {

@@ -6,6 +6,10 @@
 //! grammar is that of the Dockerfile frontend 1.26 of BuildKit; where the reference is silent, BuildKit's parser is the
 //! yardstick.
 //!
+//! Before a name is looked up with [`Dockerfile::base_stage_index`], the image word of a `FROM` has to be expanded with
+//! the global arguments; `--from` is never expanded. Context files are chosen with [`dockerignore`], wildcards of `COPY`
+//! and `ADD` with [`glob`].
+//!
 //! What must hold: no I/O, no clock, no environment; no input panics or takes memory or time out of proportion to its
 //! size (the bounds are named constants); nothing is accepted and dropped: an unknown flag, option or instruction is an
 //! error with a place.

@@ -3,12 +3,12 @@
 
 use crate::ast::Escape;
 use crate::source::Text;
-use crate::span::Word;
+use crate::span::{Span, Word};
 
 /// Splits at white space outside of quotes, keeping quotes and escapes. For `ENV`, `LABEL` and `ARG`.
 ///
 /// An escape character that ends the text is dropped. In single quotes nothing is special but the closing quote.
-pub(crate) fn split_quoted(text: Text<'_>, escape: Escape) -> Vec<Word> {
+pub(crate) fn split_quoted(text: Text<'_>, escape: Escape) -> Vec<RawWord<'_>> {
     let source = text.as_str();
     let escape = escape.char();
     let mut words = Vec::new();
@@ -43,9 +43,33 @@ pub(crate) fn split_quoted(text: Text<'_>, escape: Escape) -> Vec<Word> {
     words
 }
 
-fn finish(words: &mut Vec<Word>, word: &mut String, place: Text<'_>) {
+fn finish<'a>(words: &mut Vec<RawWord<'a>>, word: &mut String, place: Text<'a>) {
     if !word.is_empty() {
-        words.push(place.word_as(std::mem::take(word)));
+        words.push(RawWord { text: std::mem::take(word), place });
+    }
+}
+
+/// A word that still knows its line, so that its parts can be placed.
+#[derive(Debug)]
+pub(crate) struct RawWord<'a> {
+    /// The slice under `place`, perhaps without the escape character at its end.
+    pub(crate) text: String,
+    place: Text<'a>,
+}
+
+impl RawWord<'_> {
+    pub(crate) fn span(&self) -> Span {
+        self.place.span()
+    }
+
+    pub(crate) fn word(&self) -> Word {
+        self.place.word_as(self.text.as_str())
+    }
+
+    /// Splits at the first `=`.
+    pub(crate) fn split_assignment(&self) -> Option<(Word, Word)> {
+        let (name, value) = self.text.split_once('=')?;
+        Some((self.place.slice(0, name.len()).word(), self.place.from(name.len() + 1).word_as(value)))
     }
 }
 
@@ -56,7 +80,7 @@ pub(crate) fn split_assignment(word: &Word) -> Option<(Word, Word)> {
     let exact = word.span.end - word.span.start == word.text.len();
     let middle = word.span.start + name.len();
     let (name_span, value_span) = if exact {
-        (crate::Span::new(word.span.start, middle), crate::Span::new(middle + 1, word.span.end))
+        (Span::new(word.span.start, middle), Span::new(middle + 1, word.span.end))
     } else {
         (word.span, word.span)
     };
@@ -71,7 +95,7 @@ mod tests {
     fn check(input: &str, expected: &[&str]) {
         let line = LogicalLine::of(input);
         let words = split_quoted(line.text(), Escape::Backslash);
-        assert_eq!(words.iter().map(Word::as_str).collect::<Vec<_>>(), expected, "{input}");
+        assert_eq!(words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>(), expected, "{input}");
     }
 
     #[test]
