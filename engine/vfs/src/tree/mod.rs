@@ -14,8 +14,10 @@
 
 pub mod builder;
 pub mod codec;
-mod diff;
-mod links;
+pub(crate) mod diff;
+pub(crate) mod assemble;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::collections::BTreeMap;
