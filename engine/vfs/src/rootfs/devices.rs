@@ -28,9 +28,9 @@ const DIRECTORIES: [(&[u8], u16); 3] = [(b"pts", 0o755), (b"shm", 0o1777), (b"mq
 
 /// Everything in `/dev`, by name.
 pub(super) fn entries() -> impl Iterator<Item = (&'static [u8], Fresh<'static>)> {
-    let devices = DEVICES.iter().map(|&(name, mode, major, minor)| {
-        (name, Fresh::Device { mode, character: true, major, minor })
-    });
+    let devices = DEVICES
+        .iter()
+        .map(|&(name, mode, major, minor)| (name, Fresh::Device { mode, character: true, major, minor }));
     let links = LINKS.iter().map(|&(name, target)| (name, Fresh::Symlink { target }));
     let directories = DIRECTORIES.iter().map(|&(name, mode)| (name, Fresh::Directory { mode }));
     devices.chain(links).chain(directories)

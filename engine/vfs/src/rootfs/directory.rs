@@ -216,7 +216,12 @@ impl DirectoryBody {
     }
 
     /// The entry of a name. `ENOENT`, or `EIO` when the store fails.
-    pub(super) fn lookup(&self, own: &Arc<Dentry>, name: &[u8], shared: &Arc<Shared>) -> Result<Arc<Dentry>, Errno> {
+    pub(super) fn lookup(
+        &self,
+        own: &Arc<Dentry>,
+        name: &[u8],
+        shared: &Arc<Shared>,
+    ) -> Result<Arc<Dentry>, Errno> {
         {
             let state = read(&self.state);
             if let Some(slot) = state.names.get(name) {
@@ -438,7 +443,13 @@ impl DirectoryBody {
     }
 
     /// The entry of a name, made from the object below when it is not in memory yet.
-    fn materialise(&self, state: &mut State, own: &Arc<Dentry>, name: &[u8], shared: &Arc<Shared>) -> Option<Arc<Dentry>> {
+    fn materialise(
+        &self,
+        state: &mut State,
+        own: &Arc<Dentry>,
+        name: &[u8],
+        shared: &Arc<Shared>,
+    ) -> Option<Arc<Dentry>> {
         if let Some(slot) = state.names.get(name) {
             return slot.dentry.clone();
         }
@@ -479,7 +490,9 @@ pub(super) fn inode_of(
         NodeKind::CharacterDevice { major, minor } => {
             Body::Device { character: true, major: *major, minor: *minor }
         }
-        NodeKind::BlockDevice { major, minor } => Body::Device { character: false, major: *major, minor: *minor },
+        NodeKind::BlockDevice { major, minor } => {
+            Body::Device { character: false, major: *major, minor: *minor }
+        }
         NodeKind::Fifo => Body::Fifo,
         NodeKind::Socket => Body::Socket,
     };
@@ -511,5 +524,9 @@ fn with_state<T>(
     act: impl FnOnce(&DirectoryBody, &mut State) -> T,
 ) -> io::Result<T> {
     let Body::Directory(body) = &directory.inode.body else { return Err(io::ErrorKind::InvalidData.into()) };
-    if Arc::ptr_eq(directory, held) { Ok(act(body, held_state)) } else { Ok(act(body, &mut write(&body.state))) }
+    if Arc::ptr_eq(directory, held) {
+        Ok(act(body, held_state))
+    } else {
+        Ok(act(body, &mut write(&body.state)))
+    }
 }

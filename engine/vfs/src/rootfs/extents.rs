@@ -78,11 +78,7 @@ impl Extents {
 
     /// Ranges that overlap or touch `start..end`.
     fn touching(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
-        self.ranges
-            .range(..=end)
-            .rev()
-            .map(|(from, to)| (*from, *to))
-            .take_while(move |(_, to)| *to >= start)
+        self.ranges.range(..=end).rev().map(|(from, to)| (*from, *to)).take_while(move |(_, to)| *to >= start)
     }
 }
 

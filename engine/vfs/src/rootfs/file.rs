@@ -262,7 +262,11 @@ impl FileBody {
         {
             *content = Some(self.shared.store.open(id).map_err(|error| self.shared.host(error))?);
         }
-        let fresh = if small { self.copy_to_memory(data, keep)? } else { Data::Spool(self.copy_to_spool(data, keep)?) };
+        let fresh = if small {
+            self.copy_to_memory(data, keep)?
+        } else {
+            Data::Spool(self.copy_to_spool(data, keep)?)
+        };
         self.replace(data, fresh);
         Ok(())
     }
@@ -293,10 +297,18 @@ impl FileBody {
         self.budget.charge(extents.total())?;
         let fill = || -> io::Result<Spool> {
             let file = self.shared.store.spool()?;
-            let mut spool =
-                Spool { file, length: 0, extents: Extents::default(), hasher: Some((Box::default(), 0)), mapped: false };
+            let mut spool = Spool {
+                file,
+                length: 0,
+                extents: Extents::default(),
+                hasher: Some((Box::default(), 0)),
+                mapped: false,
+            };
             match data {
-                Data::Clean { content: Some(Content { backing: Backing::File { file, offset }, .. }), .. } if keep > 0 => {
+                Data::Clean {
+                    content: Some(Content { backing: Backing::File { file, offset }, .. }),
+                    ..
+                } if keep > 0 => {
                     copy_range(file, *offset, &spool.file.file, 0, keep)?;
                     spool.hasher = None;
                     spool.length = keep;
@@ -460,7 +472,13 @@ impl FileBody {
 
     /// Copies from another file without passing the guest; returns how much. Overlapping ranges of one file are
     /// the caller's to refuse.
-    pub(super) fn copy_from(&self, source: &Self, mut from: u64, mut to: u64, length: u64) -> Result<u64, Errno> {
+    pub(super) fn copy_from(
+        &self,
+        source: &Self,
+        mut from: u64,
+        mut to: u64,
+        length: u64,
+    ) -> Result<u64, Errno> {
         let mut copied = 0;
         let left = source.size().saturating_sub(from).min(length);
         let mut unit = vec![0; COPY_UNIT.min(usize::try_from(left).unwrap_or(COPY_UNIT))];

@@ -86,7 +86,10 @@ fn written_files(root: &Arc<Dentry>) -> Vec<Arc<Inode>> {
 fn was_replaced(filesystem: &Filesystem, lower: &Tree, path: &[u8]) -> bool {
     let mut dentry = Arc::clone(&filesystem.root);
     for name in path::components(path) {
-        let found = dentry.inode.directory().and_then(|directory| directory.lookup(&dentry, name, &filesystem.shared));
+        let found = dentry
+            .inode
+            .directory()
+            .and_then(|directory| directory.lookup(&dentry, name, &filesystem.shared));
         match found {
             Ok(child) => dentry = child,
             Err(_) => return false,

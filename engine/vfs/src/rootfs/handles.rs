@@ -39,7 +39,11 @@ impl Drop for OpenFile {
 
 impl FileHandle {
     /// Counts a writer: `ETXTBSY` while the file is executed.
-    pub(super) fn open(position: &Position, flags: OpenFlags, credentials: &Credentials) -> Result<Self, Errno> {
+    pub(super) fn open(
+        position: &Position,
+        flags: OpenFlags,
+        credentials: &Credentials,
+    ) -> Result<Self, Errno> {
         if flags.writes()
             && let Body::File(file) = &position.inode().body
         {
@@ -132,7 +136,8 @@ impl FileHandle {
             return Err(Errno::INVAL);
         }
         let punch = mode.contains(AllocateMode::PUNCH_HOLE);
-        let bad_punch = punch && (!mode.contains(AllocateMode::KEEP_SIZE) || mode.contains(AllocateMode::ZERO_RANGE));
+        let bad_punch =
+            punch && (!mode.contains(AllocateMode::KEEP_SIZE) || mode.contains(AllocateMode::ZERO_RANGE));
         if !OFFERED.contains(mode) || bad_punch {
             return Err(Errno::OPNOTSUPP);
         }
@@ -188,7 +193,13 @@ impl FileHandle {
 
     /// Copies from another open file without passing the guest; returns how much. `EBADF`; `EINVAL` for overlapping
     /// ranges of one file; then as [`write_at`](Self::write_at) when nothing was copied.
-    pub fn copy_from(&self, source: &Self, source_offset: u64, offset: u64, length: u64) -> Result<u64, Errno> {
+    pub fn copy_from(
+        &self,
+        source: &Self,
+        source_offset: u64,
+        offset: u64,
+        length: u64,
+    ) -> Result<u64, Errno> {
         let (from, to) = (source.readable()?, self.writable()?);
         if source.node() == self.node() {
             let (low, high) = (source_offset.min(offset), source_offset.max(offset));
@@ -247,7 +258,12 @@ impl DirectoryHandle {
                 Ok(numbered
                     .filter(|(_, next_cookie)| *next_cookie > cookie)
                     .take(maximum)
-                    .map(|((name, kind, inode), next_cookie)| DirectoryItem { inode, next_cookie, kind, name })
+                    .map(|((name, kind, inode), next_cookie)| DirectoryItem {
+                        inode,
+                        next_cookie,
+                        kind,
+                        name,
+                    })
                     .collect())
             }
             _ => Err(Errno::NOTDIR),

@@ -53,13 +53,14 @@ impl Position {
         if uid.is_some_and(|uid| !may_chown && !(own && uid == attributes.uid)) {
             return Err(Errno::PERM);
         }
-        if gid.is_some_and(|gid| !may_chown && !(own && (credentials.is_member(gid) || gid == attributes.gid))) {
+        if gid
+            .is_some_and(|gid| !may_chown && !(own && (credentials.is_member(gid) || gid == attributes.gid)))
+        {
             return Err(Errno::PERM);
         }
         if !self.inode().is_directory() {
             let mut mode = attributes.mode & !S_ISUID;
-            let stranger =
-                !credentials.is_member(attributes.gid) && !credentials.holds(Capabilities::FSETID);
+            let stranger = !credentials.is_member(attributes.gid) && !credentials.holds(Capabilities::FSETID);
             if mode & S_IXGRP != 0 || stranger {
                 mode &= !S_ISGID;
             }
@@ -118,7 +119,12 @@ impl Position {
     }
 
     /// Cuts a file that may be written. Times change when the size does, or `always`.
-    pub(super) fn truncate_file(&self, credentials: &Credentials, length: u64, always: bool) -> Result<(), Errno> {
+    pub(super) fn truncate_file(
+        &self,
+        credentials: &Credentials,
+        length: u64,
+        always: bool,
+    ) -> Result<(), Errno> {
         let Body::File(file) = &self.inode().body else { return Err(Errno::INVAL) };
         let changes = always || file.size() != length;
         file.truncate(length)?;

@@ -73,7 +73,9 @@ struct World {
 
 impl fmt::Debug for RootFs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RootFs").field("mounts", &read(&self.inner.mounts).in_order.len()).finish_non_exhaustive()
+        f.debug_struct("RootFs")
+            .field("mounts", &read(&self.inner.mounts).in_order.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -146,7 +148,12 @@ impl RootFs {
     }
 
     /// Mounts something at a place that exists. As [`mount`](Self::mount).
-    pub fn mount_at(&self, target: &Position, source: MountSource, options: MountOptions) -> Result<MountId, Errno> {
+    pub fn mount_at(
+        &self,
+        target: &Position,
+        source: MountSource,
+        options: MountOptions,
+    ) -> Result<MountId, Errno> {
         let (filesystem, root) = match source {
             MountSource::Bind(position) => (Arc::clone(&position.mount.filesystem), position.dentry),
             source => {
@@ -327,7 +334,9 @@ impl RootFs {
             }
             let child = match self.child(&walk, &current, &name) {
                 Ok(child) => self.covered(current.in_mount(child)),
-                Err(Errno::NOENT) => self.placeholder(&current, &name, is_directory || !pending.is_empty())?,
+                Err(Errno::NOENT) => {
+                    self.placeholder(&current, &name, is_directory || !pending.is_empty())?
+                }
                 Err(errno) => return Err(errno),
             };
             if child.kind() != FileKind::Symlink {

@@ -48,7 +48,13 @@ impl RootFs {
     ///
     /// After the walk's errors: `EEXIST`, `EROFS`, `ENOENT` in a removed directory, `EACCES`, `ENOSPC` at the bound on
     /// inodes.
-    pub fn make_directory(&self, walk: &Walk<'_>, base: &Position, path: &[u8], mode: u16) -> Result<Position, Errno> {
+    pub fn make_directory(
+        &self,
+        walk: &Walk<'_>,
+        base: &Position,
+        path: &[u8],
+        mode: u16,
+    ) -> Result<Position, Errno> {
         self.make(walk, base, path, &Fresh::Directory { mode })
     }
 
@@ -71,8 +77,12 @@ impl RootFs {
             Some(FileKind::File) => Fresh::File { mode: permissions },
             Some(FileKind::Fifo) => Fresh::Fifo { mode: permissions },
             Some(FileKind::Socket) => Fresh::Socket { mode: permissions },
-            Some(FileKind::CharacterDevice) => Fresh::Device { mode: permissions, character: true, major, minor },
-            Some(FileKind::BlockDevice) => Fresh::Device { mode: permissions, character: false, major, minor },
+            Some(FileKind::CharacterDevice) => {
+                Fresh::Device { mode: permissions, character: true, major, minor }
+            }
+            Some(FileKind::BlockDevice) => {
+                Fresh::Device { mode: permissions, character: false, major, minor }
+            }
             Some(FileKind::Directory) => return Err(Errno::PERM),
             Some(FileKind::Symlink) | None => return Err(Errno::INVAL),
         };
@@ -82,7 +92,13 @@ impl RootFs {
     /// Makes a symbolic link to `target`, which is not looked at.
     ///
     /// `ENOENT` for an empty target, `ENAMETOOLONG` for one over 4095 bytes; then as [`make_node`](Self::make_node).
-    pub fn symlink(&self, walk: &Walk<'_>, target: &[u8], base: &Position, path: &[u8]) -> Result<Position, Errno> {
+    pub fn symlink(
+        &self,
+        walk: &Walk<'_>,
+        target: &[u8],
+        base: &Position,
+        path: &[u8],
+    ) -> Result<Position, Errno> {
         match target.len() {
             0 => Err(Errno::NOENT),
             length if length > TARGET_MAX => Err(Errno::NAMETOOLONG),
@@ -90,7 +106,13 @@ impl RootFs {
         }
     }
 
-    fn make(&self, walk: &Walk<'_>, base: &Position, path: &[u8], fresh: &Fresh<'_>) -> Result<Position, Errno> {
+    fn make(
+        &self,
+        walk: &Walk<'_>,
+        base: &Position,
+        path: &[u8],
+        fresh: &Fresh<'_>,
+    ) -> Result<Position, Errno> {
         let (parent, last) = self.resolve_parent(walk, base, path)?;
         let Last::Name { name, slash } = last else { return Err(Errno::EXIST) };
         let _names = parent.shared().lock_names();
@@ -103,7 +125,13 @@ impl RootFs {
     }
 
     /// The name is free: `EEXIST`, `ENOENT` for a slash after what will be no directory, `EROFS`.
-    fn check_new(&self, walk: &Walk<'_>, parent: &Position, name: &[u8], bad_slash: bool) -> Result<(), Errno> {
+    fn check_new(
+        &self,
+        walk: &Walk<'_>,
+        parent: &Position,
+        name: &[u8],
+        bad_slash: bool,
+    ) -> Result<(), Errno> {
         match self.child(walk, parent, name) {
             Ok(_) => return Err(Errno::EXIST),
             Err(Errno::NOENT) => {}
@@ -166,7 +194,10 @@ impl RootFs {
             let group_executable = mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP;
             if matches!(fresh, Fresh::Directory { .. }) {
                 mode |= S_ISGID;
-            } else if group_executable && !credentials.is_member(gid) && !credentials.holds(Capabilities::FSETID) {
+            } else if group_executable
+                && !credentials.is_member(gid)
+                && !credentials.holds(Capabilities::FSETID)
+            {
                 mode &= !S_ISGID;
             }
         }
@@ -301,7 +332,10 @@ impl RootFs {
     ) -> Result<(), Errno> {
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         let no_replace = flags.contains(RenameFlags::NOREPLACE);
-        if exchange && no_replace || !RenameFlags::all().contains(flags) || flags.contains(RenameFlags::WHITEOUT) {
+        if exchange && no_replace
+            || !RenameFlags::all().contains(flags)
+            || flags.contains(RenameFlags::WHITEOUT)
+        {
             return Err(Errno::INVAL);
         }
         let (old_parent, old_last) = self.resolve_parent(walk, old_base, old_path)?;

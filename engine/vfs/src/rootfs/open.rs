@@ -75,7 +75,9 @@ impl RootFs {
             flags
         };
         let tmpfile = flags.contains(OpenFlags::TMPFILE);
-        if (tmpfile && !flags.writes()) || (flags.contains(OpenFlags::CREAT | OpenFlags::DIRECTORY) && !tmpfile) {
+        if (tmpfile && !flags.writes())
+            || (flags.contains(OpenFlags::CREAT | OpenFlags::DIRECTORY) && !tmpfile)
+        {
             return Err(Errno::INVAL);
         }
         if tmpfile {
@@ -256,7 +258,9 @@ impl RootFs {
             }
             Body::Socket => return Err(Errno::NXIO),
             Body::Symlink(_) => return Err(Errno::LOOP),
-            Body::Synthetic { kind: FileKind::Directory, .. } => Opened::Directory(DirectoryHandle::open(&position)),
+            Body::Synthetic { kind: FileKind::Directory, .. } => {
+                Opened::Directory(DirectoryHandle::open(&position))
+            }
             Body::Synthetic { kind: FileKind::Symlink, .. } => return Err(Errno::LOOP),
             Body::Synthetic { fs, id, .. } => Opened::Synthetic(fs.open(*id, flags, &walk.caller)?),
             Body::Object { object, .. } => Opened::Object(Arc::clone(object)),

@@ -98,7 +98,10 @@ impl Position {
     /// otherwise.
     pub fn access(&self, walk: &Walk<'_>, mode: AccessMode) -> Result<(), Errno> {
         self.inode().permission(walk.credentials, &walk.caller, mode)?;
-        let special = matches!(self.kind(), FileKind::CharacterDevice | FileKind::BlockDevice | FileKind::Fifo | FileKind::Socket);
+        let special = matches!(
+            self.kind(),
+            FileKind::CharacterDevice | FileKind::BlockDevice | FileKind::Fifo | FileKind::Socket
+        );
         if mode.contains(AccessMode::WRITE) && !special {
             self.check_writable()?;
         }

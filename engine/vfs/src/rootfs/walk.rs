@@ -42,7 +42,12 @@ pub(super) struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
-    pub(super) fn new(fs: &'a RootFs, walk: &'a Walk<'a>, base: &Position, path: &'a [u8]) -> Result<Self, Errno> {
+    pub(super) fn new(
+        fs: &'a RootFs,
+        walk: &'a Walk<'a>,
+        base: &Position,
+        path: &'a [u8],
+    ) -> Result<Self, Errno> {
         if path.is_empty() {
             return Err(Errno::NOENT);
         }
@@ -160,7 +165,13 @@ impl<'a> Walker<'a> {
 
 impl RootFs {
     /// Finds the place of a path.
-    pub fn resolve(&self, walk: &Walk<'_>, base: &Position, path: &[u8], follow: Follow) -> Result<Position, Errno> {
+    pub fn resolve(
+        &self,
+        walk: &Walk<'_>,
+        base: &Position,
+        path: &[u8],
+        follow: Follow,
+    ) -> Result<Position, Errno> {
         let mut walker = Walker::new(self, walk, base, path)?;
         loop {
             let last = walker.to_last()?;
@@ -183,7 +194,12 @@ impl RootFs {
     }
 
     /// The entry of a name in a directory, mounts on it not looked at. `ENAMETOOLONG`, `ENOENT`.
-    pub(super) fn child(&self, walk: &Walk<'_>, directory: &Position, name: &[u8]) -> Result<Arc<Dentry>, Errno> {
+    pub(super) fn child(
+        &self,
+        walk: &Walk<'_>,
+        directory: &Position,
+        name: &[u8],
+    ) -> Result<Arc<Dentry>, Errno> {
         if name.len() > NAME_MAX {
             return Err(Errno::NAMETOOLONG);
         }

@@ -56,9 +56,10 @@ impl Position {
             _ => {}
         }
         let others = attributes.xattrs.iter().filter(|(other, _)| *other != name);
-        let (names, total) = others.fold((name.len() + 1, name.len() + value.len()), |(names, total), (name, value)| {
-            (names + name.len() + 1, total + name.len() + value.len())
-        });
+        let (names, total) = others
+            .fold((name.len() + 1, name.len() + value.len()), |(names, total), (name, value)| {
+                (names + name.len() + 1, total + name.len() + value.len())
+            });
         if names > XATTR_LIST_MAX || total > XATTR_TOTAL_MAX {
             return Err(Errno::NOSPC);
         }
@@ -107,7 +108,8 @@ impl Position {
         let user = name.strip_prefix(b"user.");
         if user.is_some() {
             unless(matches!(self.kind(), FileKind::File | FileKind::Directory))?;
-            let sticky = |attributes: &Attributes| attributes.mode & S_ISVTX != 0 && !attributes.owned_by(credentials);
+            let sticky =
+                |attributes: &Attributes| attributes.mode & S_ISVTX != 0 && !attributes.owned_by(credentials);
             if write && self.inode().is_directory() && sticky(&lock(&self.inode().attributes)) {
                 return Err(Errno::PERM);
             }

@@ -65,7 +65,11 @@ struct Frame<D> {
 }
 
 /// Stores every directory that changed, and returns the ids of `root`.
-pub(crate) fn assemble<F: Forest>(store: &dyn ContentStore, forest: &F, root: &F::Directory) -> io::Result<Ids> {
+pub(crate) fn assemble<F: Forest>(
+    store: &dyn ContentStore,
+    forest: &F,
+    root: &F::Directory,
+) -> io::Result<Ids> {
     let mut stack = vec![frame(forest, Vec::new(), None, false, root)?];
     loop {
         // The stack is never empty here: its last frame leaves only by `return` or into the one below it.

@@ -196,7 +196,11 @@ impl<'s> TreeBuilder<'s> {
             .flat_map(|(_, base)| base.entries.iter().map(|entry| entry.name.clone()))
             .collect();
         for (name, index) in &loaded.names {
-            if index.is_some() { names.insert(name.clone()) } else { names.remove(name) };
+            if index.is_some() {
+                names.insert(name.clone())
+            } else {
+                names.remove(name)
+            };
         }
         Ok(names.into_iter().collect())
     }
@@ -274,7 +278,13 @@ impl<'s> TreeBuilder<'s> {
     }
 
     /// Makes a name stand for a node, or for none, and lets go of the one it stood for.
-    fn set_name(&mut self, directory: Index, name: &[u8], index: Option<Index>, path: &[u8]) -> io::Result<()> {
+    fn set_name(
+        &mut self,
+        directory: Index,
+        name: &[u8],
+        index: Option<Index>,
+        path: &[u8],
+    ) -> io::Result<()> {
         if !path::is_name(name) {
             return Err(BuildError::Path(text(path)).into());
         }

@@ -21,8 +21,15 @@ pub(crate) fn diff(
     upper: &Tree,
     replaced: &dyn Fn(&[u8]) -> bool,
 ) -> io::Result<Vec<Change>> {
-    let mut diff =
-        Diff { store, lower, upper, replaced, changes: Vec::new(), upserts: HashMap::new(), groups: [Vec::new(), Vec::new()] };
+    let mut diff = Diff {
+        store,
+        lower,
+        upper,
+        replaced,
+        changes: Vec::new(),
+        upserts: HashMap::new(),
+        groups: [Vec::new(), Vec::new()],
+    };
     diff.compare_root()?;
     diff.settle_groups()?;
     let Diff { mut changes, .. } = diff;
@@ -179,7 +186,8 @@ impl Diff<'_> {
                 }
                 if let Some(&index) = group_of.get(member.as_slice()) {
                     let whole = |member: &Vec<u8>| {
-                        !self.upserts.contains_key(member) && lower_group.binary_search_by(|other| path::tree_order(other, member)).is_ok()
+                        !self.upserts.contains_key(member)
+                            && lower_group.binary_search_by(|other| path::tree_order(other, member)).is_ok()
                     };
                     if !kept.contains(&index) && !stays && upper_groups[index].iter().all(whole) {
                         kept.insert(index);

@@ -12,10 +12,10 @@
 //! members are sorted and are existing files that are not directories; no name is in two groups. [`codec`] refuses
 //! anything else.
 
+pub(crate) mod assemble;
 pub mod builder;
 pub mod codec;
 pub(crate) mod diff;
-pub(crate) mod assemble;
 #[cfg(test)]
 mod tests;
 mod walk;

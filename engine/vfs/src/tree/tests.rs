@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::content::ContentId;
-use crate::path;
 use crate::memory::MemoryStore;
+use crate::path;
 
 fn metadata(mode: u16) -> Metadata {
     Metadata::root_owned(mode)
@@ -121,8 +121,14 @@ fn empty_content_has_the_id_of_no_bytes() {
 fn walk_is_in_tree_order_and_names_links() {
     let store = MemoryStore::new();
     let tree = tree(&store, "d a\n f a/x 1\n f a-b 2\n d b\n l b/y a/x\n s b/z ../a");
-    let expected =
-        ["a Directory 755", "a/x File 644", "a-b File 644", "b Directory 755", "b/y = a/x", "b/z Symlink 777"];
+    let expected = [
+        "a Directory 755",
+        "a/x File 644",
+        "a-b File 644",
+        "b Directory 755",
+        "b/y = a/x",
+        "b/z Symlink 777",
+    ];
     assert_eq!(show(&store, &tree), expected);
 }
 
@@ -220,7 +226,10 @@ fn damaged_objects_are_refused() {
     check(|directory| directory.entries.swap(0, 1), DecodeError::Order("entries"));
     check(|directory| directory.entries[0].name = b"..".to_vec(), DecodeError::Value("name"));
     check(|directory| directory.entries[0].name = vec![b'x'; 256], DecodeError::Bound("name"));
-    check(|directory| directory.hard_links[0][1] = b"nowhere".to_vec(), DecodeError::Value("a hard link leads nowhere"));
+    check(
+        |directory| directory.hard_links[0][1] = b"nowhere".to_vec(),
+        DecodeError::Value("a hard link leads nowhere"),
+    );
     check(|directory| directory.entries[0].metadata.mode = 0o10000, DecodeError::Value("mode"));
     assert_eq!(Tree::decode(&tree.encode()).as_ref(), Ok(&tree));
 }
