@@ -735,7 +735,7 @@ fn random_calls_answer_as_linux_does() {
         // SAFETY: this thread gets a root, working directory and umask of its own; nothing it shares is taken back.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS).unwrap() };
         rustix::process::umask(host::Mode::empty());
-        let config = Config { cases: cases.unwrap_or(150), failure_persistence: None, ..Config::default() };
+        let config = Config { cases: cases.unwrap_or(1500), failure_persistence: None, ..Config::default() };
         let number = std::cell::Cell::new(0);
         let result = TestRunner::new(config).run(&steps(is_root), |steps| {
             let name = format!("{}", number.replace(number.get() + 1));

@@ -918,3 +918,78 @@ fn threads_see_every_name_at_one_place_or_another() {
     assert_eq!((bench.stat("a").links, bench.stat("b").links, bench.stat(".").links), (2, 2, 4));
     assert_eq!(bench.changes(), ["~ ", "~ a", "~ b"]);
 }
+
+/// A memory store whose spools are named host files, so that they can be opened again.
+#[derive(Debug, Default)]
+struct NamedSpools(MemoryStore);
+
+#[derive(Debug)]
+struct Named(tempfile::TempPath);
+
+impl crate::content::SpoolOwner for Named {
+    fn can_reopen(&self) -> bool {
+        true
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "the test's own spool file")]
+    fn reopen(&self) -> io::Result<std::fs::File> {
+        std::fs::OpenOptions::new().read(true).write(true).open(&self.0)
+    }
+}
+
+impl ContentStore for NamedSpools {
+    fn directory(&self, id: &crate::tree::ExactId) -> io::Result<Arc<crate::tree::Directory>> {
+        self.0.directory(id)
+    }
+
+    fn put_directory(
+        &self,
+        directory: &crate::tree::Directory,
+    ) -> io::Result<(crate::tree::ExactId, crate::tree::ContentTreeId)> {
+        self.0.put_directory(directory)
+    }
+
+    fn open(&self, id: &ContentId) -> io::Result<crate::content::Content> {
+        self.0.open(id)
+    }
+
+    fn spool(&self) -> io::Result<crate::content::SpoolFile> {
+        let (file, path) = tempfile::NamedTempFile::new()?.into_parts();
+        Ok(crate::content::SpoolFile { file: Arc::new(file), owner: Some(Box::new(Named(path))) })
+    }
+
+    fn pack(&self) -> io::Result<Box<dyn crate::content::PackWriter + '_>> {
+        self.0.pack()
+    }
+}
+
+#[test]
+fn idle_spools_are_closed_and_opened_again() {
+    let store = Arc::new(NamedSpools::default());
+    let tree = Tree::empty(&*store).expect("stored");
+    let fs = RootFs::new(tree, Arc::clone(&store) as _, Arc::new(FixedClock(NOW)), RootFsLimits::ORDINARY)
+        .expect("a tree");
+    let bench = Bench { store: Arc::new(MemoryStore::new()), fs, credentials: Credentials::root() };
+    let bytes = |number: usize| vec![number as u8; 70_000];
+    for number in 0..300 {
+        let file = bench.open(&number.to_string(), OpenFlags::WRONLY | OpenFlags::CREAT);
+        file.write_at(0, &bytes(number)).expect("writes");
+    }
+    assert!(bench.fs.inner.shared.open_spools.load(Ordering::Relaxed) <= 130);
+    assert_eq!(bench.read("299"), bytes(299));
+    bench.open("299", OpenFlags::WRONLY).append(b"x").expect("writes");
+    let changes = bench.fs.finish().expect("finishes").changes;
+    let expected = |number: usize| {
+        let tail: &[u8] = if number == 299 { b"x" } else { b"" };
+        ContentId::of(&[&bytes(number), tail].concat())
+    };
+    for change in &changes {
+        let Change::Upsert { path, entry: Entry { kind: NodeKind::File { content, .. }, .. }, .. } = change
+        else {
+            continue;
+        };
+        let number = String::from_utf8_lossy(path).parse().expect("a number");
+        assert_eq!(*content, expected(number));
+    }
+    assert_eq!((changes.len(), bench.fs.inner.shared.open_spools.load(Ordering::Relaxed)), (301, 0));
+}
