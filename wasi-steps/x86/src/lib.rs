@@ -12,3 +12,14 @@ pub mod code;
 pub mod interpreter;
 pub mod memory;
 pub mod state;
+
+mod alu;
+mod decode;
+mod flags;
+mod general;
+mod host;
+mod machine;
+mod operations;
+mod processor;
+mod vector;
+mod x87;

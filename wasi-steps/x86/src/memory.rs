@@ -613,6 +613,13 @@ impl GuestMemory {
         Ok(())
     }
 
+    /// Copies upwards byte by byte, as `rep movsb` does for overlapping ranges; how many bytes before a fault.
+    pub(crate) fn move_forward(&self, to: u64, from: u64, length: usize) -> usize {
+        let inside = Self::inside(to, length).min(Self::inside(from, length));
+        // SAFETY: both ranges lie in the window.
+        inside - unsafe { copy_bytes(self.pointer(to), self.pointer(from), inside) }
+    }
+
     /// Whether guest memory holds exactly `expected`.
     pub fn compare_bytes(&self, address: u64, expected: &[u8]) -> Result<bool, Fault> {
         const CHUNK: usize = 256;
