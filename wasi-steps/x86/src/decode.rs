@@ -7,7 +7,8 @@
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic};
 
 use crate::code::Link;
-use crate::operations::{self, Operation};
+use crate::operations::Operation;
+use crate::select;
 
 /// Most instructions of a block.
 pub(crate) const MAX_INSTRUCTIONS: usize = 48;
@@ -59,7 +60,7 @@ fn decode_up_to(bytes: &[u8], limit: usize) -> Option<Block> {
     }
     let last = instructions.last()?;
     let length = last.next_ip() as u32;
-    let (operations, general) = operations::select(&instructions);
+    let (operations, general) = select::select(&instructions);
     Some(Block {
         operations,
         general,

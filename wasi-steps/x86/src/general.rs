@@ -312,6 +312,8 @@ impl Step<'_> {
             } else {
                 self.update_memory(address, size, self.i.has_lock_prefix(), |old| change(old, bit))?
             }
+        } else if self.i.mnemonic() == Mnemonic::Bt {
+            self.read(0)?
         } else {
             self.update(|old| change(old, bit))?
         };
@@ -321,13 +323,10 @@ impl Step<'_> {
     }
 
     fn bit_scan(&mut self, forward: bool) -> Result<Option<Flow>, Exit> {
-        let size = self.size(0);
         let value = self.read(1)?;
         if value != 0 {
             let bit = if forward { value.trailing_zeros() } else { 63 - value.leading_zeros() };
             self.write(0, bit.into())?;
-        } else if size == 4 && false {
-            self.update(|old| old)?;
         }
         let bits = self.m.flags.bits() & !flag::ZF | u64::from(value == 0) << 6;
         self.m.flags.set(bits);
@@ -338,7 +337,11 @@ impl Step<'_> {
         let size = self.size(0);
         let expected = self.m.r[RAX] & alu::mask(size);
         let new = self.read(1)?;
-        let old = self.update(|old| if old == expected { new } else { old })?;
+        let old = if self.i.op_kind(0) == OpKind::Register && self.read(0)? != expected {
+            self.read(0)?
+        } else {
+            self.update(|old| if old == expected { new } else { old })?
+        };
         if old != expected {
             self.set_part(RAX, size, old);
         }

@@ -84,10 +84,18 @@ macro_rules! binary {
             }
         )*
 
-        /// The instructions that are executed as they are.
-        pub(crate) fn vector_binary(mnemonic: Mnemonic) -> Option<VectorBinary> {
+        #[expect(non_camel_case_types, reason = "the instructions' own names")]
+        enum Number {
+            $($name,)*
+        }
+
+        /// The instructions that are executed as they are, by [`vector_number`].
+        pub(crate) static VECTOR_FUNCTIONS: &[VectorBinary] = &[$($name,)*];
+
+        /// The number of an instruction that is executed as it is.
+        pub(crate) fn vector_number(mnemonic: Mnemonic) -> Option<usize> {
             Some(match mnemonic {
-                $(Mnemonic::$mnemonic => $name,)*
+                $(Mnemonic::$mnemonic => Number::$name as usize,)*
                 _ => return None,
             })
         }
@@ -123,6 +131,17 @@ binary! {
     Packusdw packusdw, Phminposuw phminposuw, Pmovsxbw pmovsxbw, Pmovsxbd pmovsxbd, Pmovsxbq pmovsxbq,
     Pmovsxwd pmovsxwd, Pmovsxwq pmovsxwq, Pmovsxdq pmovsxdq, Pmovzxbw pmovzxbw, Pmovzxbd pmovzxbd,
     Pmovzxbq pmovzxbq, Pmovzxwd pmovzxwd, Pmovzxwq pmovzxwq, Pmovzxdq pmovzxdq,
+}
+
+/// The top bits of all bytes.
+pub(crate) fn byte_signs(value: u128) -> u32 {
+    let bits: u32;
+    // SAFETY: computes on registers.
+    unsafe {
+        asm!("pmovmskb {b:e}, {v}", b = out(reg) bits, v = in(xmm_reg) to_vector(value),
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    bits
 }
 
 /// Whether the host has what the guest is told it has; otherwise its SSE instructions cannot be executed.

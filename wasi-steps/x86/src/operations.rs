@@ -7,9 +7,7 @@
 //! What must hold: the last operation of a block never asks for its successor.
 #![allow(unsafe_code, reason = "an operation finds its successor behind itself without a bounds check")]
 
-use iced_x86::{FlowControl, Instruction};
-
-use crate::machine::{BLOCK, Machine};
+use crate::machine::Machine;
 use crate::memory::GuestMemory;
 
 /// How a block, or a part of it, ends.
@@ -60,57 +58,22 @@ impl Operation {
     /// Runs the operation behind this one.
     #[inline(always)]
     pub(crate) fn next(&self, machine: &mut Machine, memory: &GuestMemory) -> Next {
-        // SAFETY: operations live in the slice of their block, and the last one never asks for its successor.
-        let next = unsafe { &*std::ptr::from_ref(self).add(1) };
+        let next = self.following();
         (next.handler)(machine, next, memory)
     }
-}
 
-fn blank(handler: Handler, offset: u64) -> Operation {
-    Operation {
-        handler,
-        a: 0,
-        b: 0,
-        base: 0,
-        index: 0,
-        scale: 0,
-        c: 0,
-        offset: offset as u16,
-        displacement: 0,
-        immediate: 0,
+    /// The operation behind this one; not for the last of a block.
+    #[inline(always)]
+    pub(crate) fn following(&self) -> &Self {
+        // SAFETY: operations live in the slice of their block, and the last one never asks for its successor.
+        unsafe { &*std::ptr::from_ref(self).add(1) }
     }
-}
 
-/// Chooses operations for a run of instructions; those without a handler of their own go to the second list.
-pub(crate) fn select(instructions: &[Instruction]) -> (Box<[Operation]>, Box<[Instruction]>) {
-    let mut operations = Vec::with_capacity(instructions.len() + 1);
-    let mut general = Vec::new();
-    for instruction in instructions {
-        let mut operation = blank(general_path, instruction.ip());
-        operation.immediate = general.len() as i32;
-        operation.displacement = operations.len() as i32 + 1;
-        general.push(*instruction);
-        operations.push(operation);
+    /// The address of the memory operand.
+    #[inline(always)]
+    pub(crate) fn address(&self, machine: &Machine) -> u64 {
+        machine.r[usize::from(self.base)]
+            .wrapping_add(machine.r[usize::from(self.index)] << (self.scale & 3))
+            .wrapping_add(self.displacement as u64)
     }
-    if let Some(last) = instructions.last()
-        && last.flow_control() == FlowControl::Next
-    {
-        let mut operation = blank(fall_through, last.ip());
-        operation.immediate = last.next_ip() as i32;
-        operations.push(operation);
-    }
-    (operations.into(), general.into())
-}
-
-/// Hands an instruction to the general path.
-fn general_path(machine: &mut Machine, operation: &Operation, _: &GuestMemory) -> Next {
-    machine.general = operation.immediate as u32;
-    machine.resume = operation.displacement as u32;
-    Next::General
-}
-
-/// Ends a block that reached its limit.
-fn fall_through(machine: &mut Machine, operation: &Operation, _: &GuestMemory) -> Next {
-    machine.target = machine.r[usize::from(BLOCK)].wrapping_add(operation.immediate as u64);
-    Next::Link0
 }

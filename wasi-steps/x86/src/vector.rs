@@ -13,7 +13,7 @@ use crate::memory::Scalar;
 use crate::state::{MXCSR_MASK, flag, register::*};
 
 /// All exception masks of MXCSR, above the flags they belong to.
-const MASK_SHIFT: u32 = 7;
+pub(crate) const MASK_SHIFT: u32 = 7;
 
 impl Step<'_> {
     /// The number of a vector register operand.
@@ -245,8 +245,9 @@ impl Step<'_> {
         let (a, b, control) = (self.vector(0)?, self.vector(1)?, self.immediate());
         let double = size == 8;
         let value = self.float(|| {
-            let products = if double { host::mulpd(a, b) } else { host::mulps(a, b) };
-            let chosen = blend(0, products, size, |lane| control >> (4 + lane) & 1 != 0);
+            let choose = |value: u128| blend(0, value, size, |lane| control >> (4 + lane) & 1 != 0);
+            let (a, b) = (choose(a), choose(b));
+            let chosen = choose(if double { host::mulpd(a, b) } else { host::mulps(a, b) });
             let sum = if double {
                 host::addsd(chosen, chosen >> 64)
             } else {
@@ -306,7 +307,7 @@ fn sign_bits(value: u128, size: usize) -> u64 {
 }
 
 /// Whether a two-operand instruction can raise floating-point exceptions.
-fn is_float(mnemonic: Mnemonic) -> bool {
+pub(crate) fn is_float(mnemonic: Mnemonic) -> bool {
     use Mnemonic as M;
     matches!(
         mnemonic,
@@ -367,7 +368,8 @@ pub(crate) fn execute(step: &mut Step<'_>) -> Result<bool, Exit> {
     if uses_mmx {
         return Ok(false);
     }
-    if let Some(function) = host::vector_binary(mnemonic) {
+    if let Some(number) = host::vector_number(mnemonic) {
+        let function = host::VECTOR_FUNCTIONS[number];
         if step.i.op_kind(1) == OpKind::Immediate8 {
             let (a, count) = (step.vector(0)?, u128::from(step.immediate()));
             step.set_vector(0, function(a, count))?;
