@@ -96,7 +96,7 @@ global_asm!(
     "speed_bytes:",
     "xor eax, eax",
     "2: mov ecx, edi",
-    "and ecx, 4095",
+    "and ecx, 2047",
     "movzx edx, byte ptr [rsi + rcx]",
     "cmp dl, 100",
     "jb 3f",

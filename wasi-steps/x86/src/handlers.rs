@@ -7,7 +7,7 @@ use crate::alu::{self, Binary, Shift, lift, mask, signed};
 use crate::flags::{Flags, kind, sign_zero_parity};
 use crate::interpreter::Exit;
 use crate::machine::{BLOCK, Machine};
-use crate::memory::{Access, Fault, GuestMemory};
+use crate::memory::{Access, GuestMemory};
 use crate::operations::{Next, Operation};
 use crate::state::{flag, register::*};
 
@@ -20,14 +20,60 @@ fn leave(m: &mut Machine, op: &Operation, exit: Exit) -> Next {
     Next::Exit
 }
 
-/// The value, or the end of the block at this operation.
-macro_rules! get {
-    ($result:expr, $m:ident, $op:ident) => {
-        match $result {
-            Ok(value) => value,
-            Err(fault) => return leave($m, $op, Exit::Fault(fault)),
-        }
+/// Leaves the block at an operation whose access failed. The handlers end with a call of this, so that they need no
+/// stack frame.
+#[cold]
+#[inline(never)]
+fn faulted(m: &mut Machine, op: &Operation, memory: &GuestMemory, address: u64, access: Access) -> Next {
+    let fault = memory.failed(address, access);
+    leave(m, op, Exit::Fault(fault))
+}
+
+/// The loaded value, or the end of the block at this operation.
+macro_rules! load {
+    ($size:expr, $m:ident, $op:ident, $memory:ident, $address:expr) => {
+        load!($size, $m, $op, $memory, $address, Access::Read)
     };
+    ($size:expr, $m:ident, $op:ident, $memory:ident, $address:expr, $access:expr) => {{
+        let address = $address;
+        match try_load::<{ $size }>($memory, address) {
+            Some(value) => value,
+            None => return faulted($m, $op, $memory, address, $access),
+        }
+    }};
+}
+
+/// Stores, or ends the block at this operation.
+macro_rules! store {
+    ($size:expr, $m:ident, $op:ident, $memory:ident, $address:expr, $value:expr) => {{
+        let address = $address;
+        if try_store::<{ $size }>($memory, address, $value).is_none() {
+            return faulted($m, $op, $memory, address, Access::Write);
+        }
+    }};
+}
+
+/// Pushes eight bytes, or ends the block at this operation.
+macro_rules! push {
+    ($m:ident, $op:ident, $memory:ident, $value:expr) => {{
+        let stack = $m.r[RSP].wrapping_sub(8);
+        store!(8, $m, $op, $memory, stack, $value);
+        $m.r[RSP] = stack;
+    }};
+}
+
+/// Loads 16 bytes, or ends the block at this operation.
+macro_rules! load_wide {
+    ($aligned:expr, $m:ident, $op:ident, $memory:ident) => {{
+        let address = $op.address($m);
+        if $aligned && address % 16 != 0 {
+            return leave($m, $op, Exit::GeneralProtection);
+        }
+        match $memory.try_load::<u128>(address) {
+            Some(value) => value,
+            None => return faulted($m, $op, $memory, address, Access::Read),
+        }
+    }};
 }
 
 #[inline(always)]
@@ -46,29 +92,23 @@ fn set_reg<const S: usize>(m: &mut Machine, register: u8, value: u64) {
 }
 
 #[inline(always)]
-fn load<const S: usize>(memory: &GuestMemory, address: u64) -> Result<u64, Fault> {
-    Ok(match S {
-        1 => memory.load::<u8>(address)?.into(),
-        2 => memory.load::<u16>(address)?.into(),
-        4 => memory.load::<u32>(address)?.into(),
-        _ => memory.load::<u64>(address)?,
+fn try_load<const S: usize>(memory: &GuestMemory, address: u64) -> Option<u64> {
+    Some(match S {
+        1 => memory.try_load::<u8>(address)?.into(),
+        2 => memory.try_load::<u16>(address)?.into(),
+        4 => memory.try_load::<u32>(address)?.into(),
+        _ => memory.try_load::<u64>(address)?,
     })
 }
 
 #[inline(always)]
-fn store<const S: usize>(memory: &GuestMemory, address: u64, value: u64) -> Result<(), Fault> {
+fn try_store<const S: usize>(memory: &GuestMemory, address: u64, value: u64) -> Option<()> {
     match S {
-        1 => memory.store(address, value as u8),
-        2 => memory.store(address, value as u16),
-        4 => memory.store(address, value as u32),
-        _ => memory.store(address, value),
+        1 => memory.try_store(address, value as u8),
+        2 => memory.try_store(address, value as u16),
+        4 => memory.try_store(address, value as u32),
+        _ => memory.try_store(address, value),
     }
-}
-
-/// Loads for an instruction that will store there: a fault is one of writing.
-#[inline(always)]
-fn load_for_write<const S: usize>(memory: &GuestMemory, address: u64) -> Result<u64, Fault> {
-    load::<S>(memory, address).map_err(|fault| Fault { access: Access::Write, ..fault })
 }
 
 /// The immediate, as wide as the operand.
@@ -110,7 +150,7 @@ pub(crate) fn mov_ri_wide(m: &mut Machine, op: &Operation, memory: &GuestMemory)
 
 /// Loads `S` bytes into a register of `D` bytes; for `D` of 4 and 8 with zeros above.
 pub(crate) fn mov_rm<const S: usize, const D: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let value = get!(load::<S>(memory, op.address(m)), m, op);
+    let value = load!(S, m, op, memory, op.address(m));
     set_reg::<D>(m, op.a, value);
     op.next(m, memory)
 }
@@ -128,18 +168,18 @@ pub(crate) fn movsx_rr<const S: usize, const D: usize>(m: &mut Machine, op: &Ope
 }
 
 pub(crate) fn movsx_rm<const S: usize, const D: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let value = get!(load::<S>(memory, op.address(m)), m, op);
+    let value = load!(S, m, op, memory, op.address(m));
     set_reg::<D>(m, op.a, signed(value, S) as u64);
     op.next(m, memory)
 }
 
 pub(crate) fn mov_mr<const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    get!(store::<S>(memory, op.address(m), m.r[usize::from(op.b)]), m, op);
+    store!(S, m, op, memory, op.address(m), m.r[usize::from(op.b)]);
     op.next(m, memory)
 }
 
 pub(crate) fn mov_mi<const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    get!(store::<S>(memory, op.address(m), op.immediate as u64), m, op);
+    store!(S, m, op, memory, op.address(m), op.immediate as u64);
     op.next(m, memory)
 }
 
@@ -206,7 +246,7 @@ pub(crate) fn alu_rm<const O: usize, const S: usize, const F: bool>(
     op: &Operation,
     memory: &GuestMemory,
 ) -> Next {
-    let b = get!(load::<S>(memory, op.address(m)), m, op);
+    let b = load!(S, m, op, memory, op.address(m));
     into_register::<O, S, F>(m, op, b);
     op.next(m, memory)
 }
@@ -222,10 +262,10 @@ fn into_memory<const O: usize, const S: usize, const F: bool>(
     let carry = carry_in::<O>(m);
     let a;
     if OPERATIONS[O] == Binary::Cmp {
-        a = get!(load::<S>(memory, address), m, op);
+        a = load!(S, m, op, memory, address);
     } else {
-        a = get!(load_for_write::<S>(memory, address), m, op);
-        get!(store::<S>(memory, address, alu::binary(OPERATIONS[O], a, b, carry, S)), m, op);
+        a = load!(S, m, op, memory, address, Access::Write);
+        store!(S, m, op, memory, address, alu::binary(OPERATIONS[O], a, b, carry, S));
     }
     set_flags::<O, S, F>(m, a, b, carry);
     op.next(m, memory)
@@ -259,13 +299,13 @@ pub(crate) fn test_ri<const S: usize, const F: bool>(m: &mut Machine, op: &Opera
 }
 
 pub(crate) fn test_mr<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let a = get!(load::<S>(memory, op.address(m)), m, op);
+    let a = load!(S, m, op, memory, op.address(m));
     m.flags = alu::result_flags(a & reg::<S>(m, op.b), S, 0);
     op.next(m, memory)
 }
 
 pub(crate) fn test_mi<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let a = get!(load::<S>(memory, op.address(m)), m, op);
+    let a = load!(S, m, op, memory, op.address(m));
     m.flags = alu::result_flags(a & immediate::<S>(op), S, 0);
     op.next(m, memory)
 }
@@ -297,9 +337,9 @@ pub(crate) fn step_m<const UP: bool, const S: usize, const F: bool>(
     memory: &GuestMemory,
 ) -> Next {
     let address = op.address(m);
-    let old = get!(load_for_write::<S>(memory, address), m, op);
+    let old = load!(S, m, op, memory, address, Access::Write);
     let result = old.wrapping_add(if UP { 1 } else { u64::MAX });
-    get!(store::<S>(memory, address, result), m, op);
+    store!(S, m, op, memory, address, result);
     set_step_flags::<UP, S>(m, result);
     op.next(m, memory)
 }
@@ -391,7 +431,7 @@ pub(crate) fn imul_rr<const S: usize, const F: bool>(m: &mut Machine, op: &Opera
 }
 
 pub(crate) fn imul_rm<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let b = get!(load::<S>(memory, op.address(m)), m, op);
+    let b = load!(S, m, op, memory, op.address(m));
     multiply::<S, F>(m, op, reg::<S>(m, op.a), b);
     op.next(m, memory)
 }
@@ -509,39 +549,31 @@ pub(crate) fn cmov_rr<const C: u8, const S: usize>(m: &mut Machine, op: &Operati
 }
 
 pub(crate) fn cmov_rm<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let b = get!(load::<S>(memory, op.address(m)), m, op);
+    let b = load!(S, m, op, memory, op.address(m));
     move_if::<C, S>(m, op, b);
     op.next(m, memory)
 }
 
 // The stack.
 
-#[inline(always)]
-fn push(m: &mut Machine, memory: &GuestMemory, value: u64) -> Result<(), Fault> {
-    let stack = m.r[RSP].wrapping_sub(8);
-    memory.store(stack, value)?;
-    m.r[RSP] = stack;
-    Ok(())
-}
-
 pub(crate) fn push_r(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    get!(push(m, memory, m.r[usize::from(op.a)]), m, op);
+    push!(m, op, memory, m.r[usize::from(op.a)]);
     op.next(m, memory)
 }
 
 pub(crate) fn push_i(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    get!(push(m, memory, op.immediate as u64), m, op);
+    push!(m, op, memory, op.immediate as u64);
     op.next(m, memory)
 }
 
 pub(crate) fn push_m(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let value = get!(load::<8>(memory, op.address(m)), m, op);
-    get!(push(m, memory, value), m, op);
+    let value = load!(8, m, op, memory, op.address(m));
+    push!(m, op, memory, value);
     op.next(m, memory)
 }
 
 pub(crate) fn pop_r(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let value = get!(load::<8>(memory, m.r[RSP]), m, op);
+    let value = load!(8, m, op, memory, m.r[RSP]);
     m.r[RSP] = m.r[RSP].wrapping_add(8);
     m.r[usize::from(op.a)] = value;
     op.next(m, memory)
@@ -549,7 +581,7 @@ pub(crate) fn pop_r(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Ne
 
 pub(crate) fn leave_frame(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
     let frame = m.r[RBP];
-    m.r[RBP] = get!(load::<8>(memory, frame), m, op);
+    m.r[RBP] = load!(8, m, op, memory, frame);
     m.r[RSP] = frame.wrapping_add(8);
     op.next(m, memory)
 }
@@ -572,32 +604,32 @@ pub(crate) fn jmp_r(m: &mut Machine, op: &Operation, _: &GuestMemory) -> Next {
 }
 
 pub(crate) fn jmp_m(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    m.target = get!(load::<8>(memory, op.address(m)), m, op);
+    m.target = load!(8, m, op, memory, op.address(m));
     Next::Jump
 }
 
 pub(crate) fn call(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    get!(push(m, memory, relative(m, op.displacement)), m, op);
+    push!(m, op, memory, relative(m, op.displacement));
     m.target = relative(m, op.immediate);
     Next::Link1
 }
 
 pub(crate) fn call_r(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
     let target = m.r[usize::from(op.a)];
-    get!(push(m, memory, relative(m, op.immediate)), m, op);
+    push!(m, op, memory, relative(m, op.immediate));
     m.target = target;
     Next::Jump
 }
 
 pub(crate) fn call_m(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let target = get!(load::<8>(memory, op.address(m)), m, op);
-    get!(push(m, memory, relative(m, op.immediate)), m, op);
+    let target = load!(8, m, op, memory, op.address(m));
+    push!(m, op, memory, relative(m, op.immediate));
     m.target = target;
     Next::Jump
 }
 
 pub(crate) fn ret(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    m.target = get!(load::<8>(memory, m.r[RSP]), m, op);
+    m.target = load!(8, m, op, memory, m.r[RSP]);
     m.r[RSP] = m.r[RSP].wrapping_add(op.immediate as u64);
     Next::Jump
 }
@@ -671,17 +703,17 @@ pub(crate) fn cmp_ri_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Oper
 }
 
 pub(crate) fn cmp_rm_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let b = get!(load::<S>(memory, op.address(m)), m, op);
+    let b = load!(S, m, op, memory, op.address(m));
     compare_branch::<C, S>(m, op, reg::<S>(m, op.a), b)
 }
 
 pub(crate) fn cmp_mr_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let a = get!(load::<S>(memory, op.address(m)), m, op);
+    let a = load!(S, m, op, memory, op.address(m));
     compare_branch::<C, S>(m, op, a, reg::<S>(m, op.b))
 }
 
 pub(crate) fn cmp_mi_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let a = get!(load::<S>(memory, op.address(m)), m, op);
+    let a = load!(S, m, op, memory, op.address(m));
     compare_branch::<C, S>(m, op, a, immediate::<S>(op))
 }
 
@@ -694,18 +726,11 @@ pub(crate) fn test_ri_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Ope
 }
 
 pub(crate) fn test_mi_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let a = get!(load::<S>(memory, op.address(m)), m, op);
+    let a = load!(S, m, op, memory, op.address(m));
     test_branch::<C, S>(m, op, a & immediate::<S>(op))
 }
 
 // SSE.
-
-/// The address of 16 bytes, which must be aligned where `ALIGNED` says so.
-#[inline(always)]
-fn wide_address<const ALIGNED: bool>(m: &Machine, op: &Operation) -> Option<u64> {
-    let address = op.address(m);
-    (!ALIGNED || address % 16 == 0).then_some(address)
-}
 
 pub(crate) fn movups_rr(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
     m.xmm[usize::from(op.a & 15)] = m.xmm[usize::from(op.b & 15)];
@@ -713,26 +738,30 @@ pub(crate) fn movups_rr(m: &mut Machine, op: &Operation, memory: &GuestMemory) -
 }
 
 pub(crate) fn movups_rm<const ALIGNED: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let Some(address) = wide_address::<ALIGNED>(m, op) else { return leave(m, op, Exit::GeneralProtection) };
-    m.xmm[usize::from(op.a & 15)] = get!(memory.load(address), m, op);
+    m.xmm[usize::from(op.a & 15)] = load_wide!(ALIGNED, m, op, memory);
     op.next(m, memory)
 }
 
 pub(crate) fn movups_mr<const ALIGNED: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let Some(address) = wide_address::<ALIGNED>(m, op) else { return leave(m, op, Exit::GeneralProtection) };
-    get!(memory.store(address, m.xmm[usize::from(op.b & 15)]), m, op);
+    let address = op.address(m);
+    if ALIGNED && address % 16 != 0 {
+        return leave(m, op, Exit::GeneralProtection);
+    }
+    if memory.try_store(address, m.xmm[usize::from(op.b & 15)]).is_none() {
+        return faulted(m, op, memory, address, Access::Write);
+    }
     op.next(m, memory)
 }
 
 /// `movd`, `movq`, `movss`, `movsd` from memory: zeros above.
 pub(crate) fn movq_xm<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    m.xmm[usize::from(op.a & 15)] = get!(load::<S>(memory, op.address(m)), m, op).into();
+    m.xmm[usize::from(op.a & 15)] = load!(S, m, op, memory, op.address(m)).into();
     op.next(m, memory)
 }
 
 /// `movd`, `movq`, `movss`, `movsd` to memory.
 pub(crate) fn movq_mx<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    get!(store::<S>(memory, op.address(m), m.xmm[usize::from(op.b & 15)] as u64), m, op);
+    store!(S, m, op, memory, op.address(m), m.xmm[usize::from(op.b & 15)] as u64);
     op.next(m, memory)
 }
 
@@ -757,7 +786,7 @@ pub(crate) fn movq_xx(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> 
 
 /// `movhps`, `movhpd` from memory.
 pub(crate) fn movhps_xm(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let value = get!(load::<8>(memory, op.address(m)), m, op);
+    let value = load!(8, m, op, memory, op.address(m));
     let slot = &mut m.xmm[usize::from(op.a & 15)];
     *slot = u128::from(*slot as u64) | u128::from(value) << 64;
     op.next(m, memory)
@@ -780,10 +809,9 @@ pub(crate) fn vector_rr(m: &mut Machine, op: &Operation, memory: &GuestMemory) -
 pub(crate) fn vector_rm<const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
     let function = crate::host::VECTOR_FUNCTIONS[op.immediate as usize];
     let b = if S == 16 {
-        let Some(address) = wide_address::<true>(m, op) else { return leave(m, op, Exit::GeneralProtection) };
-        get!(memory.load::<u128>(address), m, op)
+        load_wide!(true, m, op, memory)
     } else {
-        get!(load::<S>(memory, op.address(m)), m, op).into()
+        load!(S, m, op, memory, op.address(m)).into()
     };
     m.xmm[usize::from(op.a & 15)] = function(m.xmm[usize::from(op.a & 15)], b);
     op.next(m, memory)
@@ -831,10 +859,9 @@ pub(crate) fn float_rm<const S: usize>(m: &mut Machine, op: &Operation, memory: 
         return float_general(m, op);
     }
     let b = if S == 16 {
-        let Some(address) = wide_address::<true>(m, op) else { return leave(m, op, Exit::GeneralProtection) };
-        get!(memory.load::<u128>(address), m, op)
+        load_wide!(true, m, op, memory)
     } else {
-        get!(load::<S>(memory, op.address(m)), m, op).into()
+        load!(S, m, op, memory, op.address(m)).into()
     };
     m.xmm[usize::from(op.a & 15)] = float_function(op)(m.xmm[usize::from(op.a & 15)], b);
     op.next(m, memory)
