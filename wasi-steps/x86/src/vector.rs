@@ -53,11 +53,11 @@ impl Step<'_> {
     }
 
     /// As `vector` without the demand for alignment.
-    fn vector_unaligned(&self, n: u32) -> Result<u128, Exit> {
+    pub(crate) fn vector_unaligned(&self, n: u32) -> Result<u128, Exit> {
         if self.is_memory(n) { self.load_wide() } else { self.vector(n) }
     }
 
-    fn set_vector(&mut self, n: u32, value: u128) -> Result<(), Exit> {
+    pub(crate) fn set_vector(&mut self, n: u32, value: u128) -> Result<(), Exit> {
         let index = self.xmm_index(n)?;
         self.m.xmm[index] = value;
         Ok(())
@@ -75,7 +75,7 @@ impl Step<'_> {
     }
 
     /// Executes a floating-point function, with its exceptions.
-    fn float<T>(&mut self, work: impl FnOnce() -> T) -> Result<T, Exit> {
+    pub(crate) fn float<T>(&mut self, work: impl FnOnce() -> T) -> Result<T, Exit> {
         if self.m.mxcsr >> MASK_SHIFT & host::FLAGS == host::FLAGS {
             return Ok(work());
         }
@@ -136,7 +136,7 @@ impl Step<'_> {
         self.write(0, value)
     }
 
-    fn immediate(&self) -> u8 {
+    pub(crate) fn immediate(&self) -> u8 {
         self.i.immediate(self.i.op_count() - 1) as u8
     }
 
