@@ -149,25 +149,41 @@ pub(crate) fn mov_ri_wide(m: &mut Machine, op: &Operation, memory: &GuestMemory)
 }
 
 /// Loads `S` bytes into a register of `D` bytes; for `D` of 4 and 8 with zeros above.
-pub(crate) fn mov_rm<const S: usize, const D: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn mov_rm<const S: usize, const D: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = load!(S, m, op, memory, op.address(m));
     set_reg::<D>(m, op.a, value);
     op.next(m, memory)
 }
 
-pub(crate) fn movzx_rr<const S: usize, const D: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn movzx_rr<const S: usize, const D: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = reg::<S>(m, op.b);
     set_reg::<D>(m, op.a, value);
     op.next(m, memory)
 }
 
-pub(crate) fn movsx_rr<const S: usize, const D: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn movsx_rr<const S: usize, const D: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = signed(m.r[usize::from(op.b)], S) as u64;
     set_reg::<D>(m, op.a, value);
     op.next(m, memory)
 }
 
-pub(crate) fn movsx_rm<const S: usize, const D: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn movsx_rm<const S: usize, const D: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = load!(S, m, op, memory, op.address(m));
     set_reg::<D>(m, op.a, signed(value, S) as u64);
     op.next(m, memory)
@@ -288,23 +304,39 @@ pub(crate) fn alu_mi<const O: usize, const S: usize, const F: bool>(
     into_memory::<O, S, F>(m, op, memory, immediate::<S>(op))
 }
 
-pub(crate) fn test_rr<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn test_rr<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     m.flags = alu::result_flags(reg::<S>(m, op.a) & reg::<S>(m, op.b), S, 0);
     op.next(m, memory)
 }
 
-pub(crate) fn test_ri<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn test_ri<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     m.flags = alu::result_flags(reg::<S>(m, op.a) & immediate::<S>(op), S, 0);
     op.next(m, memory)
 }
 
-pub(crate) fn test_mr<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn test_mr<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let a = load!(S, m, op, memory, op.address(m));
     m.flags = alu::result_flags(a & reg::<S>(m, op.b), S, 0);
     op.next(m, memory)
 }
 
-pub(crate) fn test_mi<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn test_mi<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let a = load!(S, m, op, memory, op.address(m));
     m.flags = alu::result_flags(a & immediate::<S>(op), S, 0);
     op.next(m, memory)
@@ -344,13 +376,21 @@ pub(crate) fn step_m<const UP: bool, const S: usize, const F: bool>(
     op.next(m, memory)
 }
 
-pub(crate) fn not_r<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn not_r<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = !m.r[usize::from(op.a)];
     set_reg::<S>(m, op.a, value);
     op.next(m, memory)
 }
 
-pub(crate) fn neg_r<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn neg_r<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = reg::<S>(m, op.a);
     set_reg::<S>(m, op.a, value.wrapping_neg());
     if F {
@@ -425,24 +465,40 @@ fn multiply<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, a: u
     }
 }
 
-pub(crate) fn imul_rr<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn imul_rr<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     multiply::<S, F>(m, op, reg::<S>(m, op.a), reg::<S>(m, op.b));
     op.next(m, memory)
 }
 
-pub(crate) fn imul_rm<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn imul_rm<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let b = load!(S, m, op, memory, op.address(m));
     multiply::<S, F>(m, op, reg::<S>(m, op.a), b);
     op.next(m, memory)
 }
 
-pub(crate) fn imul_rri<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn imul_rri<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     multiply::<S, F>(m, op, reg::<S>(m, op.b), immediate::<S>(op));
     op.next(m, memory)
 }
 
 /// `mul` of `rax` by a register, for 4 and 8 bytes.
-pub(crate) fn mul_r<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn mul_r<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let product = u128::from(reg::<S>(m, RAX as u8)) * u128::from(reg::<S>(m, op.a));
     let (low, high) = (product as u64 & mask(S), (product >> (8 * S)) as u64);
     m.r[RAX] = low;
@@ -452,7 +508,11 @@ pub(crate) fn mul_r<const S: usize, const F: bool>(m: &mut Machine, op: &Operati
 }
 
 /// `div` by a register, for 4 and 8 bytes.
-pub(crate) fn div_r<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn div_r<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let (divisor, low, high) = (reg::<S>(m, op.a), reg::<S>(m, RAX as u8), reg::<S>(m, RDX as u8));
     if high >= divisor {
         return leave(m, op, Exit::DivideError);
@@ -470,7 +530,11 @@ pub(crate) fn div_r<const S: usize, const F: bool>(m: &mut Machine, op: &Operati
 }
 
 /// `cbw`, `cwde`, `cdqe`: from `S` bytes to twice as many.
-pub(crate) fn widen_rax<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn widen_rax<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = signed(m.r[RAX], S) as u64;
     match S {
         1 => set_reg::<2>(m, RAX as u8, value),
@@ -481,19 +545,31 @@ pub(crate) fn widen_rax<const S: usize, const F: bool>(m: &mut Machine, op: &Ope
 }
 
 /// `cwd`, `cdq`, `cqo`: the sign of `rax` in all of `rdx`.
-pub(crate) fn widen_rdx<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn widen_rdx<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = (signed(m.r[RAX], S) >> 63) as u64;
     set_reg::<S>(m, RDX as u8, value);
     op.next(m, memory)
 }
 
 /// `bt` of a register.
-pub(crate) fn bt_rr<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn bt_rr<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     test_bit::<S>(m, reg::<S>(m, op.a), m.r[usize::from(op.b)]);
     op.next(m, memory)
 }
 
-pub(crate) fn bt_ri<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn bt_ri<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     test_bit::<S>(m, reg::<S>(m, op.a), op.immediate as u64);
     op.next(m, memory)
 }
@@ -522,7 +598,11 @@ pub(crate) fn scan_rr<const FORWARD: bool, const S: usize, const F: bool>(
     op.next(m, memory)
 }
 
-pub(crate) fn bswap_r<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn bswap_r<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = reg::<S>(m, op.a).swap_bytes() >> lift(S);
     set_reg::<S>(m, op.a, value);
     op.next(m, memory)
@@ -543,12 +623,20 @@ fn move_if<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, b: u64)
     set_reg::<S>(m, op.a, value);
 }
 
-pub(crate) fn cmov_rr<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn cmov_rr<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     move_if::<C, S>(m, op, reg::<S>(m, op.b));
     op.next(m, memory)
 }
 
-pub(crate) fn cmov_rm<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn cmov_rm<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let b = load!(S, m, op, memory, op.address(m));
     move_if::<C, S>(m, op, b);
     op.next(m, memory)
@@ -694,38 +782,70 @@ fn test_branch<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, res
     branch(m, taken, jump, jump.displacement)
 }
 
-pub(crate) fn cmp_rr_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, _: &GuestMemory) -> Next {
+pub(crate) fn cmp_rr_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    _: &GuestMemory,
+) -> Next {
     compare_branch::<C, S>(m, op, reg::<S>(m, op.a), reg::<S>(m, op.b))
 }
 
-pub(crate) fn cmp_ri_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, _: &GuestMemory) -> Next {
+pub(crate) fn cmp_ri_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    _: &GuestMemory,
+) -> Next {
     compare_branch::<C, S>(m, op, reg::<S>(m, op.a), immediate::<S>(op))
 }
 
-pub(crate) fn cmp_rm_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn cmp_rm_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let b = load!(S, m, op, memory, op.address(m));
     compare_branch::<C, S>(m, op, reg::<S>(m, op.a), b)
 }
 
-pub(crate) fn cmp_mr_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn cmp_mr_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let a = load!(S, m, op, memory, op.address(m));
     compare_branch::<C, S>(m, op, a, reg::<S>(m, op.b))
 }
 
-pub(crate) fn cmp_mi_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn cmp_mi_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let a = load!(S, m, op, memory, op.address(m));
     compare_branch::<C, S>(m, op, a, immediate::<S>(op))
 }
 
-pub(crate) fn test_rr_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, _: &GuestMemory) -> Next {
+pub(crate) fn test_rr_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    _: &GuestMemory,
+) -> Next {
     test_branch::<C, S>(m, op, reg::<S>(m, op.a) & reg::<S>(m, op.b))
 }
 
-pub(crate) fn test_ri_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, _: &GuestMemory) -> Next {
+pub(crate) fn test_ri_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    _: &GuestMemory,
+) -> Next {
     test_branch::<C, S>(m, op, reg::<S>(m, op.a) & immediate::<S>(op))
 }
 
-pub(crate) fn test_mi_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn test_mi_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let a = load!(S, m, op, memory, op.address(m));
     test_branch::<C, S>(m, op, a & immediate::<S>(op))
 }
@@ -754,25 +874,41 @@ pub(crate) fn movups_mr<const ALIGNED: bool>(m: &mut Machine, op: &Operation, me
 }
 
 /// `movd`, `movq`, `movss`, `movsd` from memory: zeros above.
-pub(crate) fn movq_xm<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn movq_xm<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     m.xmm[usize::from(op.a & 15)] = load!(S, m, op, memory, op.address(m)).into();
     op.next(m, memory)
 }
 
 /// `movd`, `movq`, `movss`, `movsd` to memory.
-pub(crate) fn movq_mx<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn movq_mx<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     store!(S, m, op, memory, op.address(m), m.xmm[usize::from(op.b & 15)] as u64);
     op.next(m, memory)
 }
 
 /// `movd`, `movq` from a general register.
-pub(crate) fn movq_xr<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn movq_xr<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     m.xmm[usize::from(op.a & 15)] = reg::<S>(m, op.b).into();
     op.next(m, memory)
 }
 
 /// `movd`, `movq` to a general register.
-pub(crate) fn movq_rx<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn movq_rx<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = m.xmm[usize::from(op.b & 15)] as u64;
     set_reg::<S>(m, op.a, value);
     op.next(m, memory)
@@ -808,11 +944,8 @@ pub(crate) fn vector_rr(m: &mut Machine, op: &Operation, memory: &GuestMemory) -
 /// As `vector_rr` with an operand of `S` bytes in memory.
 pub(crate) fn vector_rm<const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
     let function = crate::host::VECTOR_FUNCTIONS[op.immediate as usize];
-    let b = if S == 16 {
-        load_wide!(true, m, op, memory)
-    } else {
-        load!(S, m, op, memory, op.address(m)).into()
-    };
+    let b =
+        if S == 16 { load_wide!(true, m, op, memory) } else { load!(S, m, op, memory, op.address(m)).into() };
     m.xmm[usize::from(op.a & 15)] = function(m.xmm[usize::from(op.a & 15)], b);
     op.next(m, memory)
 }
@@ -858,11 +991,8 @@ pub(crate) fn float_rm<const S: usize>(m: &mut Machine, op: &Operation, memory: 
     if !all_masked(m) {
         return float_general(m, op);
     }
-    let b = if S == 16 {
-        load_wide!(true, m, op, memory)
-    } else {
-        load!(S, m, op, memory, op.address(m)).into()
-    };
+    let b =
+        if S == 16 { load_wide!(true, m, op, memory) } else { load!(S, m, op, memory, op.address(m)).into() };
     m.xmm[usize::from(op.a & 15)] = float_function(op)(m.xmm[usize::from(op.a & 15)], b);
     op.next(m, memory)
 }

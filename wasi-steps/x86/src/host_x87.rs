@@ -117,22 +117,13 @@ pub(crate) fn operand(code: Code) -> Option<Operand> {
         | Code::Fsubr_m64fp
         | Code::Fdiv_m64fp
         | Code::Fdivr_m64fp => Operand::Load(8),
-        Code::Fld_m80fp
-        | Code::Fbld_m80bcd => Operand::Load(10),
-        Code::Fist_m16int
-        | Code::Fistp_m16int
-        | Code::Fisttp_m16int => Operand::Store(2),
-        Code::Fst_m32fp
-        | Code::Fstp_m32fp
-        | Code::Fist_m32int
-        | Code::Fistp_m32int
-        | Code::Fisttp_m32int => Operand::Store(4),
-        Code::Fst_m64fp
-        | Code::Fstp_m64fp
-        | Code::Fistp_m64int
-        | Code::Fisttp_m64int => Operand::Store(8),
-        Code::Fstp_m80fp
-        | Code::Fbstp_m80bcd => Operand::Store(10),
+        Code::Fld_m80fp | Code::Fbld_m80bcd => Operand::Load(10),
+        Code::Fist_m16int | Code::Fistp_m16int | Code::Fisttp_m16int => Operand::Store(2),
+        Code::Fst_m32fp | Code::Fstp_m32fp | Code::Fist_m32int | Code::Fistp_m32int | Code::Fisttp_m32int => {
+            Operand::Store(4)
+        }
+        Code::Fst_m64fp | Code::Fstp_m64fp | Code::Fistp_m64int | Code::Fisttp_m64int => Operand::Store(8),
+        Code::Fstp_m80fp | Code::Fbstp_m80bcd => Operand::Store(10),
         Code::Fadd_st0_sti
         | Code::Fadd_sti_st0
         | Code::Faddp_sti_st0

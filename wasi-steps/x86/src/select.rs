@@ -176,8 +176,29 @@ fn is_pure(instruction: &Instruction) -> bool {
     registers
         && matches!(
             instruction.mnemonic(),
-            M::Mov | M::Movzx | M::Movsx | M::Movsxd | M::Lea | M::Add | M::Or | M::And | M::Sub | M::Xor | M::Cmp | M::Test
-                | M::Inc | M::Dec | M::Neg | M::Not | M::Imul | M::Bswap | M::Cdqe | M::Cwde | M::Cdq | M::Cqo | M::Nop
+            M::Mov
+                | M::Movzx
+                | M::Movsx
+                | M::Movsxd
+                | M::Lea
+                | M::Add
+                | M::Or
+                | M::And
+                | M::Sub
+                | M::Xor
+                | M::Cmp
+                | M::Test
+                | M::Inc
+                | M::Dec
+                | M::Neg
+                | M::Not
+                | M::Imul
+                | M::Bswap
+                | M::Cdqe
+                | M::Cwde
+                | M::Cdq
+                | M::Cqo
+                | M::Nop
         ) | is_pure_shift(instruction)
 }
 
@@ -265,7 +286,8 @@ fn pack(instruction: &Instruction, operation: &mut Operation) -> Option<(Form, u
     let immediate = |n: u32, size: usize| {
         let value = instruction.try_immediate(n).ok()?;
         // The handler extends the sign and cuts to the operand's size.
-        let value = if size == 8 { i32::try_from(value as i64).ok()? } else { (value & mask(size)) as u32 as i32 };
+        let value =
+            if size == 8 { i32::try_from(value as i64).ok()? } else { (value & mask(size)) as u32 as i32 };
         Some(value)
     };
     let kinds = (instruction.op0_kind(), instruction.op1_kind());
@@ -481,7 +503,9 @@ fn source_size(i: &Instruction) -> usize {
 /// The number of a binary operation in [`OPERATIONS`].
 fn binary_number(mnemonic: Mnemonic) -> Option<usize> {
     use Mnemonic as M;
-    [M::Add, M::Or, M::Adc, M::Sbb, M::And, M::Sub, M::Xor, M::Cmp].iter().position(|entry| *entry == mnemonic)
+    [M::Add, M::Or, M::Adc, M::Sbb, M::And, M::Sub, M::Xor, M::Cmp]
+        .iter()
+        .position(|entry| *entry == mnemonic)
 }
 
 fn shift_number(mnemonic: Mnemonic) -> Option<usize> {
@@ -545,7 +569,9 @@ fn choose_arithmetic(i: &Instruction, live: bool) -> Option<Operation> {
         M::Inc | M::Dec => {
             let up = i.mnemonic() == M::Inc;
             match pack(i, &mut op)? {
-                (F::Register, size) => by_flag!(up, |U| by_flag!(live, |L| by_size!(size, |S| step_r::<U, S, L>))),
+                (F::Register, size) => {
+                    by_flag!(up, |U| by_flag!(live, |L| by_size!(size, |S| step_r::<U, S, L>)))
+                }
                 (F::Memory, size) => by_flag!(up, |U| by_size!(size, |S| step_m::<U, S, true>)),
                 _ => return None,
             }
@@ -563,7 +589,9 @@ fn choose_arithmetic(i: &Instruction, live: bool) -> Option<Operation> {
             if form != F::RegisterRegister {
                 return None;
             }
-            op.immediate = i32::try_from(i.immediate(2) as i64).or_else(|_| i32::try_from(i.immediate(2) as u32 as i32)).ok()?;
+            op.immediate = i32::try_from(i.immediate(2) as i64)
+                .or_else(|_| i32::try_from(i.immediate(2) as u32 as i32))
+                .ok()?;
             by_flag!(live, |L| by_wide_size!(size, |S| imul_rri::<S, L>))
         }
         M::Imul if i.op_count() == 2 => match pack(i, &mut op)? {
@@ -660,7 +688,9 @@ fn choose_vector(i: &Instruction) -> Option<Operation> {
         M::Movups | M::Movupd | M::Movdqu | M::Lddqu if loads => movups_rm::<false>,
         M::Movups | M::Movupd | M::Movdqu if stores => movups_mr::<false>,
         M::Movaps | M::Movapd | M::Movdqa if loads => movups_rm::<true>,
-        M::Movaps | M::Movapd | M::Movdqa | M::Movntdq | M::Movntps | M::Movntpd if stores => movups_mr::<true>,
+        M::Movaps | M::Movapd | M::Movdqa | M::Movntdq | M::Movntps | M::Movntpd if stores => {
+            movups_mr::<true>
+        }
         M::Movss | M::Movsd if loads => by_wide_size!(size, |S| movq_xm::<S, false>),
         M::Movss | M::Movsd if stores => by_wide_size!(size, |S| movq_mx::<S, false>),
         M::Movd | M::Movq if loads => by_wide_size!(i.memory_size().size(), |S| movq_xm::<S, false>),

@@ -77,9 +77,7 @@ impl Control {
         }
         let width = if self.is_wide() { 16 } else { 8 };
         let ones = (1_u128 << width) - 1;
-        (0..self.count())
-            .filter(|at| bits >> at & 1 != 0)
-            .fold(0, |all, at| all | ones << (width * at))
+        (0..self.count()).filter(|at| bits >> at & 1 != 0).fold(0, |all, at| all | ones << (width * at))
     }
 
     fn index(self, bits: u32) -> u32 {
@@ -94,10 +92,8 @@ impl Control {
 impl Step<'_> {
     /// The length that a register gives: its absolute value, at most a whole vector.
     fn explicit_length(&self, register: usize, count: usize) -> usize {
-        let wide = matches!(
-            self.i.code(),
-            Code::Pcmpestri64_xmm_xmmm128_imm8 | Code::Pcmpestrm64_xmm_xmmm128_imm8
-        );
+        let wide =
+            matches!(self.i.code(), Code::Pcmpestri64_xmm_xmmm128_imm8 | Code::Pcmpestrm64_xmm_xmmm128_imm8);
         let value = self.m.r[register];
         let length = if wide { (value as i64).unsigned_abs() } else { (value as i32).unsigned_abs().into() };
         length.min(count as u64) as usize

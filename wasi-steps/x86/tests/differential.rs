@@ -13,8 +13,8 @@ use cooper_x86::interpreter::{Exit, Interpreter};
 use cooper_x86::memory::{GuestMemory, PAGE_SIZE, Protection};
 use cooper_x86::state::{CpuState, FLAGS_INITIAL, MXCSR_INITIAL, flag, register::*};
 use iced_x86::{
-    Code, CpuidFeature, EncodingKind, Encoder, FlowControl, Instruction, MemoryOperand, Mnemonic, OpCodeOperandKind,
-    OpKind, Register,
+    Code, CpuidFeature, Encoder, EncodingKind, FlowControl, Instruction, MemoryOperand, Mnemonic,
+    OpCodeOperandKind, OpKind, Register,
 };
 
 /// Where the instructions under test lie, natively behind the code that loads the registers.
@@ -57,7 +57,8 @@ impl Random {
 
     /// A number that is often at an edge.
     fn integer(&mut self) -> u64 {
-        let edges = [0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff];
+        let edges =
+            [0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff];
         match self.below(8) {
             0 => self.pick(&edges),
             1 => self.pick(&edges).wrapping_neg(),
@@ -307,7 +308,9 @@ fn memory_operand(random: &mut Random) -> MemoryOperand {
         _ => random.below(256) as i64 - 128,
     };
     match random.below(4) {
-        0 => MemoryOperand::with_base_index_scale_displ_size(Register::RSI, Register::R15, 2, displacement, 1),
+        0 => {
+            MemoryOperand::with_base_index_scale_displ_size(Register::RSI, Register::R15, 2, displacement, 1)
+        }
         1 => MemoryOperand::with_base_displ(Register::None, (DATA as i64) + 2048 + displacement),
         _ => MemoryOperand::with_base_displ(Register::RSI, displacement),
     }
@@ -336,7 +339,12 @@ fn instance(code: Code, random: &mut Random) -> Option<Instruction> {
             K::dx => Register::DX,
             K::eax => Register::EAX,
             K::rax => Register::RAX,
-            kind @ (K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem | K::xmm_or_mem | K::mm_or_mem) => {
+            kind @ (K::r8_or_mem
+            | K::r16_or_mem
+            | K::r32_or_mem
+            | K::r64_or_mem
+            | K::xmm_or_mem
+            | K::mm_or_mem) => {
                 if random.below(2) == 0 {
                     Register::None
                 } else {
@@ -392,7 +400,11 @@ fn instance(code: Code, random: &mut Random) -> Option<Instruction> {
             K::imm16 => {
                 instruction.set_op_kind(n, OpKind::Immediate16);
                 let value = random.integer() as u16;
-                instruction.set_immediate16(if code == Code::Enterq_imm16_imm8 { value & 0x3f } else { value });
+                instruction.set_immediate16(if code == Code::Enterq_imm16_imm8 {
+                    value & 0x3f
+                } else {
+                    value
+                });
                 continue;
             }
             K::imm32 => {
@@ -467,9 +479,30 @@ fn in_scope(code: Code) -> bool {
     code.cpuid_features().iter().all(|feature| {
         matches!(
             feature,
-            F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::X64 | F::CMOV | F::CX8 | F::CMPXCHG16B
-                | F::MMX | F::SSE | F::SSE2 | F::SSE3 | F::SSSE3 | F::SSE4_1 | F::SSE4_2 | F::POPCNT | F::FPU
-                | F::FPU287 | F::FPU387 | F::MULTIBYTENOP | F::PAUSE | F::FXSR | F::CLFSH
+            F::INTEL8086
+                | F::INTEL186
+                | F::INTEL286
+                | F::INTEL386
+                | F::INTEL486
+                | F::X64
+                | F::CMOV
+                | F::CX8
+                | F::CMPXCHG16B
+                | F::MMX
+                | F::SSE
+                | F::SSE2
+                | F::SSE3
+                | F::SSSE3
+                | F::SSE4_1
+                | F::SSE4_2
+                | F::POPCNT
+                | F::FPU
+                | F::FPU287
+                | F::FPU387
+                | F::MULTIBYTENOP
+                | F::PAUSE
+                | F::FXSR
+                | F::CLFSH
         )
     })
 }
@@ -483,11 +516,56 @@ fn untestable(instruction: &Instruction) -> bool {
     }
     matches!(
         instruction.mnemonic(),
-        M::Rdtsc | M::Rdtscp | M::Cpuid | M::Popf | M::Popfq | M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64
-            | M::Fldenv | M::Frstor | M::Fnstenv | M::Fnsave | M::Fstenv | M::Fsave | M::Ldmxcsr | M::Maskmovq | M::Sgdt
-            | M::Sidt | M::Sldt | M::Str | M::Smsw | M::Lar | M::Lsl | M::Verr | M::Verw | M::Insb | M::Insw | M::Insd
-            | M::Outsb | M::Outsw | M::Outsd | M::In | M::Out | M::Lss | M::Lfs | M::Lgs | M::Hlt | M::Cli | M::Sti
-            | M::Pushf | M::Pushfq | M::Loadall | M::Storeall | M::Umov | M::Ud0 | M::Ud1 | M::Ud2 | M::Bndmov | M::Reservednop
+        M::Rdtsc
+            | M::Rdtscp
+            | M::Cpuid
+            | M::Popf
+            | M::Popfq
+            | M::Fxsave
+            | M::Fxsave64
+            | M::Fxrstor
+            | M::Fxrstor64
+            | M::Fldenv
+            | M::Frstor
+            | M::Fnstenv
+            | M::Fnsave
+            | M::Fstenv
+            | M::Fsave
+            | M::Ldmxcsr
+            | M::Maskmovq
+            | M::Sgdt
+            | M::Sidt
+            | M::Sldt
+            | M::Str
+            | M::Smsw
+            | M::Lar
+            | M::Lsl
+            | M::Verr
+            | M::Verw
+            | M::Insb
+            | M::Insw
+            | M::Insd
+            | M::Outsb
+            | M::Outsw
+            | M::Outsd
+            | M::In
+            | M::Out
+            | M::Lss
+            | M::Lfs
+            | M::Lgs
+            | M::Hlt
+            | M::Cli
+            | M::Sti
+            | M::Pushf
+            | M::Pushfq
+            | M::Loadall
+            | M::Storeall
+            | M::Umov
+            | M::Ud0
+            | M::Ud1
+            | M::Ud2
+            | M::Bndmov
+            | M::Reservednop
     ) || matches!(
         instruction.code(),
         // An undocumented relative of FSTP, and undefined results.
@@ -497,8 +575,7 @@ fn untestable(instruction: &Instruction) -> bool {
             | Code::Shld_rm16_r16_CL
             | Code::Shrd_rm16_r16_imm8
             | Code::Shrd_rm16_r16_CL
-    )
-        || instruction.op_register(0).is_segment_register()
+    ) || instruction.op_register(0).is_segment_register()
         || instruction.op_register(1).is_segment_register()
 }
 
@@ -523,7 +600,8 @@ fn random_state(random: &mut Random) -> CpuState {
     state.gpr[RSI] = DATA + 2048;
     state.gpr[RSP] = DATA + 3072;
     state.gpr[RBP] = if random.below(2) == 0 { DATA + 3200 } else { state.gpr[RBP] };
-    state.flags = FLAGS_INITIAL | random.next() & flag::ARITHMETIC | if random.below(8) == 0 { flag::DF } else { 0 };
+    state.flags =
+        FLAGS_INITIAL | random.next() & flag::ARITHMETIC | if random.below(8) == 0 { flag::DF } else { 0 };
     for value in &mut state.xmm {
         *value = random.vector();
     }
@@ -540,10 +618,17 @@ fn random_state(random: &mut Random) -> CpuState {
 /// The RFLAGS bits that iced names.
 fn flag_bits(flags: u32) -> u64 {
     use iced_x86::RflagsBits as B;
-    [(B::CF, flag::CF), (B::PF, flag::PF), (B::AF, flag::AF), (B::ZF, flag::ZF), (B::SF, flag::SF), (B::OF, flag::OF)]
-        .iter()
-        .filter(|(bit, _)| flags & bit != 0)
-        .fold(0, |all, (_, bit)| all | bit)
+    [
+        (B::CF, flag::CF),
+        (B::PF, flag::PF),
+        (B::AF, flag::AF),
+        (B::ZF, flag::ZF),
+        (B::SF, flag::SF),
+        (B::OF, flag::OF),
+    ]
+    .iter()
+    .filter(|(bit, _)| flags & bit != 0)
+    .fold(0, |all, (_, bit)| all | bit)
 }
 
 fn hide(state: &mut CpuState, undefined: u64) {
@@ -577,7 +662,12 @@ fn differences(expected: &CpuState, seen: &CpuState) -> String {
 }
 
 /// Runs instructions on both sides and compares: what differs, or the exit that kept the interpreter from the end.
-fn compare(rig: &mut Rig, instructions: &[Instruction], random: &mut Random, undefined: u64) -> Result<String, Exit> {
+fn compare(
+    rig: &mut Rig,
+    instructions: &[Instruction],
+    random: &mut Random,
+    undefined: u64,
+) -> Result<String, Exit> {
     let mut code = Vec::new();
     for instruction in instructions {
         match encode(instruction, CODE + CODE_OFFSET + code.len() as u64) {
@@ -599,7 +689,8 @@ fn compare(rig: &mut Rig, instructions: &[Instruction], random: &mut Random, und
     hide(&mut seen, undefined);
     let mut text = differences(&expected, &seen);
     if let Some(at) = (0..data.len()).find(|at| expected_data[*at] != seen_data[*at]) {
-        text += &format!("  data {at:x}: processor {:x}, interpreter {:x}\n", expected_data[at], seen_data[at]);
+        text +=
+            &format!("  data {at:x}: processor {:x}, interpreter {:x}\n", expected_data[at], seen_data[at]);
     }
     if text.is_empty() {
         return Ok(text);
@@ -653,7 +744,10 @@ fn every_instruction_form_does_what_the_processor_does() {
     }
     assert!(wrong.is_empty(), "{} forms differ:\n{}", wrong.len(), wrong.concat());
     assert!(forms > 900 && runs > 50_000, "{forms} forms, {runs} runs");
-    assert!(missing.is_empty() && never.is_empty(), "not executed: {missing:?}\nalways an exception: {never:?}");
+    assert!(
+        missing.is_empty() && never.is_empty(),
+        "not executed: {missing:?}\nalways an exception: {never:?}"
+    );
 }
 
 /// Instructions that programs are mostly made of.
@@ -661,10 +755,44 @@ fn is_common(code: Code) -> bool {
     use Mnemonic as M;
     matches!(
         code.mnemonic(),
-        M::Mov | M::Movzx | M::Movsx | M::Movsxd | M::Lea | M::Add | M::Or | M::Adc | M::Sbb | M::And | M::Sub | M::Xor
-            | M::Cmp | M::Test | M::Inc | M::Dec | M::Neg | M::Not | M::Shl | M::Shr | M::Sar | M::Rol | M::Ror
-            | M::Imul | M::Bt | M::Cdqe | M::Cqo | M::Xchg | M::Nop | M::Bswap | M::Movd | M::Movq | M::Pxor
-            | M::Movups | M::Pcmpeqb | M::Pmovmskb | M::Ucomisd | M::Popcnt
+        M::Mov
+            | M::Movzx
+            | M::Movsx
+            | M::Movsxd
+            | M::Lea
+            | M::Add
+            | M::Or
+            | M::Adc
+            | M::Sbb
+            | M::And
+            | M::Sub
+            | M::Xor
+            | M::Cmp
+            | M::Test
+            | M::Inc
+            | M::Dec
+            | M::Neg
+            | M::Not
+            | M::Shl
+            | M::Shr
+            | M::Sar
+            | M::Rol
+            | M::Ror
+            | M::Imul
+            | M::Bt
+            | M::Cdqe
+            | M::Cqo
+            | M::Xchg
+            | M::Nop
+            | M::Bswap
+            | M::Movd
+            | M::Movq
+            | M::Pxor
+            | M::Movups
+            | M::Pcmpeqb
+            | M::Pmovmskb
+            | M::Ucomisd
+            | M::Popcnt
     ) || code.condition_code() as u8 != 0 && code.op_code().op_count() > 0 && !code.is_jcc_short_or_near()
 }
 
@@ -674,7 +802,12 @@ fn is_comparison(code: Code) -> bool {
 }
 
 /// A run of instructions, with the flags that are undefined behind it.
-fn sequence(random: &mut Random, common: &[Code], comparisons: &[Code], jumps: &[Code]) -> (Vec<Instruction>, u64) {
+fn sequence(
+    random: &mut Random,
+    common: &[Code],
+    comparisons: &[Code],
+    jumps: &[Code],
+) -> (Vec<Instruction>, u64) {
     let mut instructions = Vec::new();
     let mut undefined = 0;
     let length = 2 + random.below(8);
@@ -687,11 +820,12 @@ fn sequence(random: &mut Random, common: &[Code], comparisons: &[Code], jumps: &
         }
         let written = flag_bits(instruction.rflags_modified()) & !flag_bits(instruction.rflags_undefined());
         // A shift may be by nothing, and then writes nothing.
-        let written = if instruction.op1_kind() == OpKind::Immediate8 || instruction.op1_register() == Register::CL {
-            0
-        } else {
-            written
-        };
+        let written =
+            if instruction.op1_kind() == OpKind::Immediate8 || instruction.op1_register() == Register::CL {
+                0
+            } else {
+                written
+            };
         undefined = undefined & !written | flag_bits(instruction.rflags_undefined());
         instructions.push(instruction);
         if !branches {
@@ -703,14 +837,15 @@ fn sequence(random: &mut Random, common: &[Code], comparisons: &[Code], jumps: &
         if flag_bits(probe.rflags_read()) & undefined != 0 {
             continue;
         }
-        let at = instructions.iter().fold(CODE + CODE_OFFSET, |at, i| {
-            at + encode(i, at).map_or(0, |bytes| bytes.len() as u64)
-        });
+        let at = instructions
+            .iter()
+            .fold(CODE + CODE_OFFSET, |at, i| at + encode(i, at).map_or(0, |bytes| bytes.len() as u64));
         let size = if format!("{jump:?}").contains("rel8") { 2 } else { 6 };
         probe.set_near_branch64(at + size + 4);
         instructions.push(probe);
         let skipped = MemoryOperand::with_base_displ(Register::RBX, 1);
-        instructions.push(Instruction::with2(Code::Lea_r64_m, Register::RBX, skipped).expect("an instruction"));
+        instructions
+            .push(Instruction::with2(Code::Lea_r64_m, Register::RBX, skipped).expect("an instruction"));
     }
     (instructions, undefined)
 }
