@@ -6,6 +6,7 @@
 use iced_x86::{Code, Mnemonic};
 
 use crate::general::Step;
+use crate::host;
 use crate::interpreter::Exit;
 use crate::state::{flag, register::*};
 
@@ -135,6 +136,14 @@ pub(crate) fn execute(step: &mut Step<'_>) -> Result<bool, Exit> {
         M::Pcmpistrm => (false, false),
         _ => return Ok(false),
     };
+    if index && !explicit {
+        let (a, b) = (step.vector(0)?, step.vector_unaligned(1)?);
+        if let Some((index, flags)) = host::compare_text(a, b, step.immediate()) {
+            step.m.flags.set(flags & flag::ARITHMETIC);
+            step.m.r[RCX] = index.into();
+            return Ok(true);
+        }
+    }
     let (control, bits) = step.compare_strings(explicit)?;
     if index {
         step.m.r[RCX] = control.index(bits).into();
