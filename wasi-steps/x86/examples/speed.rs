@@ -172,7 +172,7 @@ fn measure(name: &str, kernel: Kernel, end: unsafe extern "C" fn(), count: u64) 
         let before = interpreter.instructions();
         let start = processor_time();
         let exit = interpreter.run(&mut cpu, &memory, &Map, &AtomicU8::new(0));
-        best = best.min((processor_time() - start));
+        best = best.min(processor_time() - start);
         assert_eq!((exit, cpu.rip), (Exit::GeneralProtection, hlt));
         (result, instructions) = (cpu.gpr[RAX], interpreter.instructions() - before);
     }
@@ -182,7 +182,7 @@ fn measure(name: &str, kernel: Kernel, end: unsafe extern "C" fn(), count: u64) 
         let start = processor_time();
         // SAFETY: kernels keep the calling convention and stay within the page.
         let expected = unsafe { kernel(count, page.as_mut_ptr()) };
-        native = native.min((processor_time() - start));
+        native = native.min(processor_time() - start);
         assert!(name == "bytes" || expected == result, "{name}");
     }
     println!(

@@ -85,6 +85,7 @@ pub struct Interpreter {
     /// Blocks that belong to this thread alone, by address.
     generated: BlockMap,
     /// Replaced blocks of generated code; pointers to them may still be remembered until all is dropped.
+    #[expect(clippy::vec_box, reason = "pointers to the blocks are remembered, so they must not move")]
     retired: Vec<Box<Block>>,
     /// Changes whenever blocks or files were dropped.
     drops: u64,
