@@ -828,10 +828,15 @@ fn check(result: libc::c_int) -> io::Result<()> {
 /// Bases of all live windows, for the SIGBUS handler; zero marks a free slot.
 static RESERVATIONS: [AtomicUsize; MAX_RESERVATIONS] = [const { AtomicUsize::new(0) }; MAX_RESERVATIONS];
 
+/// One more than the highest slot that was ever used, so that the handler looks at few.
+static HIGHEST: AtomicUsize = AtomicUsize::new(0);
+
 fn register(base: usize) -> Option<usize> {
-    RESERVATIONS
+    let slot = RESERVATIONS
         .iter()
-        .position(|slot| slot.compare_exchange(0, base, Ordering::AcqRel, Ordering::Relaxed).is_ok())
+        .position(|slot| slot.compare_exchange(0, base, Ordering::AcqRel, Ordering::Relaxed).is_ok())?;
+    HIGHEST.fetch_max(slot + 1, Ordering::AcqRel);
+    Some(slot)
 }
 
 /// One instruction that may fault and where to go on, as host addresses.
@@ -923,7 +928,7 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context:
 }
 
 fn window_of(address: usize) -> bool {
-    RESERVATIONS.iter().any(|slot| {
+    RESERVATIONS[..HIGHEST.load(Ordering::Acquire)].iter().any(|slot| {
         let base = slot.load(Ordering::Acquire);
         base != 0 && address.wrapping_sub(base) < GUEST_SIZE as usize + GUARD_SIZE
     })
