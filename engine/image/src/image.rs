@@ -170,7 +170,7 @@ impl Store {
                 Document::Manifest(manifest) => {
                     let kind = manifest.media_type.clone().unwrap_or_else(|| media_type::MANIFEST.to_owned());
                     let descriptor = Descriptor::new(&kind, descriptor.digest, bytes.len() as u64);
-                    return Ok((descriptor, manifest, bytes));
+                    return Ok((descriptor, *manifest, bytes));
                 }
                 Document::Index(index) => {
                     descriptor = index.select(platform)?.clone();
@@ -261,7 +261,7 @@ impl Store {
         let Document::Manifest(manifest) = Document::parse(&bytes, &kind)? else {
             return Err(Error::document("image record", "it says manifest, the blob is an index"));
         };
-        self.read_record(Descriptor::new(&kind, *digest, bytes.len() as u64), manifest).map(Some)
+        self.read_record(Descriptor::new(&kind, *digest, bytes.len() as u64), *manifest).map(Some)
     }
 
     /// The complete index with this digest, when it is here. It is held from now on.
@@ -272,7 +272,7 @@ impl Store {
     pub fn index(&self, digest: &Digest) -> Result<Option<Index>> {
         let Some(kind) = self.image_media_type(digest)? else { return Ok(None) };
         match Document::parse(&self.blob_bytes(digest, MANIFEST_BYTES)?, &kind)? {
-            Document::Index(index) => Ok(Some(index)),
+            Document::Index(index) => Ok(Some(*index)),
             Document::Manifest(_) => Ok(None),
         }
     }

@@ -118,7 +118,7 @@ pub(crate) fn check_marker(bytes: &[u8]) -> Result<()> {
 
 pub(crate) fn parse_index(bytes: &[u8]) -> Result<Index> {
     match Document::parse(bytes, "")? {
-        Document::Index(index) => Ok(index),
+        Document::Index(index) => Ok(*index),
         Document::Manifest(_) => Err(Error::document("index.json", "it is a manifest, not an index")),
     }
 }

@@ -23,13 +23,17 @@ pub mod config;
 pub mod digest;
 pub mod error;
 pub mod export;
+pub mod fake;
 pub mod image;
 pub mod layer;
 pub mod layout;
 pub mod manifest;
 pub mod platform;
 pub mod progress;
+pub mod random;
 pub mod reference;
+pub mod registry;
 pub mod store;
+pub mod validate;
 
 pub use error::{Error, ErrorKind, Result};

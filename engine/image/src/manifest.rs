@@ -298,9 +298,9 @@ impl Index {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     /// An image manifest.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// An index.
-    Index(Index),
+    Index(Box<Index>),
 }
 
 impl Document {
@@ -346,8 +346,8 @@ impl Document {
             (false, true) if media_type::is_manifest(kind) => {
                 Err(Error::document("manifest", "it has manifests, as an index has"))
             }
-            (true, false) => parse_manifest(bytes).map(Self::Manifest),
-            (false, true) => parse_index(bytes).map(Self::Index),
+            (true, false) => parse_manifest(bytes).map(|manifest| Self::Manifest(Box::new(manifest))),
+            (false, true) => parse_index(bytes).map(|index| Self::Index(Box::new(index))),
         }
     }
 }

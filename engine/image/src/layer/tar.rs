@@ -204,13 +204,15 @@ impl<R: Read> Archive<R> {
             EntryType::Directory => MemberKind::Directory,
             EntryType::Fifo => MemberKind::Fifo,
             kind @ (EntryType::Char | EntryType::Block) => {
-                let number = |value: io::Result<Option<u32>>, most: u32| match value {
+                let number = |field: &[u8], value: io::Result<Option<u32>>, most: u32| match value {
+                    // Old writers leave the field of a zero empty.
+                    _ if field.iter().all(|byte| matches!(byte, 0 | b' ')) => Ok(0),
                     Ok(Some(number)) if number <= most => Ok(number),
-                    Ok(None) => Ok(0),
                     _ => Err(Error::entry(&path, "the device number is out of range")),
                 };
-                let major = number(header.device_major(), LARGEST_MAJOR)?;
-                let minor = number(header.device_minor(), LARGEST_MINOR)?;
+                let fields = &header.as_bytes()[329..345];
+                let major = number(&fields[..8], header.device_major(), LARGEST_MAJOR)?;
+                let minor = number(&fields[8..], header.device_minor(), LARGEST_MINOR)?;
                 if kind == EntryType::Char {
                     MemberKind::CharacterDevice { major, minor }
                 } else {

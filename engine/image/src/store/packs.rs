@@ -141,7 +141,7 @@ impl<'s> PackBuilder<'s> {
 
     fn add_large(
         &mut self,
-        mut chunk: &mut [u8],
+        chunk: &mut [u8],
         mut filled: usize,
         data: &mut dyn Read,
     ) -> io::Result<(ContentId, u64)> {
@@ -154,7 +154,7 @@ impl<'s> PackBuilder<'s> {
             hasher.update(&chunk[..filled]);
             self.put(&chunk[..filled])?;
             length += filled as u64;
-            filled = fill(data, &mut chunk)?;
+            filled = fill(data, chunk)?;
         }
         let id = ContentId(*hasher.finalize().as_bytes());
         if self.known.contains_key(&id) {
