@@ -5,7 +5,7 @@
 //! it is written in one pass from the changes of a step. The [`store`] keeps blobs, packs, directory objects,
 //! trees, images and tags for all processes of a node. [`image`] is what the rest of cooper calls: import from a
 //! [`image::Source`], a tree of an image, a new image of an old one. Sources and sinks are OCI layouts
-//! ([`layout`]), archives and registries.
+//! ([`layout`]), [`archive`]s and registries ([`registry`]). [`fake`], [`random`] and [`validate`] are for tests.
 //!
 //! Source of truth: blobs are named by their digests and never change; everything else in the store can be made
 //! again from them, but for tags and the records of other crates.
@@ -14,10 +14,11 @@
 //! - nothing that came from outside is used before its digest and size were checked;
 //! - a name (tag, image record, chain ID) is written after everything that it speaks of;
 //! - the same inputs give the same bytes: no clock, no map order, fixed compressors;
-//! - host files are touched in [`store`], [`layout`] and the archives only, credentials in the registry's `auth` only.
+//! - host files are touched in [`store`], [`layout`] and [`archive`] only, credentials in [`registry::auth`] only.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod archive;
 pub mod compression;
 pub mod config;
 pub mod digest;

@@ -44,7 +44,7 @@ pub fn image(store: &Store, digest: &Digest) -> Result<ImageRecord> {
             diff_id: Some(*diff_id),
         };
         let operations =
-            layer::scan(store, store.open_blob(&descriptor.digest)?, &expected, &Limits::DEFAULT)?;
+            layer::inspect(store, store.open_blob(&descriptor.digest)?, &expected, &Limits::DEFAULT)?;
         let kind = operations.compression.layer_media_type();
         let says = crate::manifest::media_type::to_oci(&descriptor.media_type);
         if kind != says {

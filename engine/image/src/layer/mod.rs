@@ -13,8 +13,8 @@ pub mod scan;
 pub mod tar;
 pub mod write;
 
-pub use apply::apply;
-pub use scan::{Expected, Limits, Operation, Operations, scan};
+pub use apply::{apply, apply_below};
+pub use scan::{Expected, Limits, Operation, Operations, inspect, scan, scan_archive};
 pub use write::{LayerOptions, Written, write};
 
 /// Prefix of the names that remove something (layer.md, whiteouts).

@@ -15,7 +15,7 @@ use super::{OPAQUE, WHITEOUT, WHITEOUT_META};
 use crate::compression::{Compression, decoder};
 use crate::digest::{Algorithm, Digest, Hasher, Verifier};
 use crate::error::{Error, Result};
-use crate::store::Store;
+use crate::store::{PackBuilder, Store};
 
 /// Bytes that travel between the two threads at a time.
 const BUFFER: usize = 512 << 10;
@@ -127,7 +127,23 @@ pub fn scan(
     expected: &Expected,
     limits: &Limits,
 ) -> Result<Operations> {
-    scan_with(store, layer, expected, limits, Whiteouts::Apply)
+    let (operations, pack) = scan_with(store, layer, expected, limits, Whiteouts::Apply)?;
+    pack.publish()?;
+    Ok(operations)
+}
+
+/// Reads a layer as [`scan`] does, and keeps nothing of its contents.
+///
+/// # Errors
+///
+/// As [`scan`].
+pub fn inspect(
+    store: &Store,
+    layer: impl Read + Send,
+    expected: &Expected,
+    limits: &Limits,
+) -> Result<Operations> {
+    scan_with(store, layer, expected, limits, Whiteouts::Apply).map(|(operations, _)| operations)
 }
 
 /// Reads an archive that is no layer, as `ADD` does: names that start with `.wh.` are ordinary.
@@ -136,7 +152,9 @@ pub fn scan(
 ///
 /// As [`scan`].
 pub fn scan_archive(store: &Store, archive: impl Read + Send, limits: &Limits) -> Result<Operations> {
-    scan_with(store, archive, &Expected::default(), limits, Whiteouts::Ordinary)
+    let (operations, pack) = scan_with(store, archive, &Expected::default(), limits, Whiteouts::Ordinary)?;
+    pack.publish()?;
+    Ok(operations)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -145,13 +163,13 @@ enum Whiteouts {
     Ordinary,
 }
 
-fn scan_with(
-    store: &Store,
+fn scan_with<'s>(
+    store: &'s Store,
     layer: impl Read + Send,
     expected: &Expected,
     limits: &Limits,
     whiteouts: Whiteouts,
-) -> Result<Operations> {
+) -> Result<(Operations, PackBuilder<'s>)> {
     let (sender, receiver) = sync_channel(QUEUE);
     let (spare_sender, spare_receiver) = sync_channel(QUEUE + 2);
     thread::scope(|scope| {
@@ -167,8 +185,7 @@ fn scan_with(
         {
             return Err(Error::wrong_digest("the layer's tar (diff ID)", expected, diff_id));
         }
-        pack.publish()?;
-        Ok(Operations { diff_id, compression, size, list })
+        Ok((Operations { diff_id, compression, size, list }, pack))
     })
 }
 
@@ -302,7 +319,7 @@ fn too_many_bytes(limit: u64) -> Error {
     Error::Limit { what: "the decompressed layer".to_owned(), name: "layer::Limits::bytes", limit }
 }
 
-type Scanned<'s> = (Vec<Operation>, crate::store::PackBuilder<'s>, Digest, u64);
+type Scanned<'s> = (Vec<Operation>, PackBuilder<'s>, Digest, u64);
 
 fn scan_tar<'s>(
     store: &'s Store,

@@ -164,6 +164,11 @@ impl<R: Read> Archive<R> {
         }
     }
 
+    /// Whether the current member has holes, so that its bytes do not lie in the archive as they are.
+    pub(crate) fn is_sparse(&self) -> bool {
+        !matches!(self.segments.as_slice(), [Segment::Data(_)])
+    }
+
     fn member(&mut self, header: &Header, header_size: u64, extension: Extension) -> Result<Member> {
         let Extension { path, link, pax } = extension;
         let pax = pax.unwrap_or_default();
@@ -192,8 +197,9 @@ impl<R: Read> Archive<R> {
             }
             Ok(target)
         };
-        let field = |value: io::Result<u64>, what: &str| {
-            value.map_err(|_| Error::entry(&path, format!("the {what} is not a number")))
+        let field = |at: std::ops::Range<usize>, value: io::Result<u64>, what: &str| match value {
+            _ if is_blank(&header.as_bytes()[at]) => Ok(0),
+            value => value.map_err(|_| Error::entry(&path, format!("the {what} is not a number"))),
         };
         let kind = match header.entry_type() {
             EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") => MemberKind::Directory,
@@ -205,8 +211,7 @@ impl<R: Read> Archive<R> {
             EntryType::Fifo => MemberKind::Fifo,
             kind @ (EntryType::Char | EntryType::Block) => {
                 let number = |field: &[u8], value: io::Result<Option<u32>>, most: u32| match value {
-                    // Old writers leave the field of a zero empty.
-                    _ if field.iter().all(|byte| matches!(byte, 0 | b' ')) => Ok(0),
+                    _ if is_blank(field) => Ok(0),
                     Ok(Some(number)) if number <= most => Ok(number),
                     _ => Err(Error::entry(&path, "the device number is out of range")),
                 };
@@ -227,13 +232,13 @@ impl<R: Read> Archive<R> {
         if !matches!(kind, MemberKind::File { .. }) && stored != 0 {
             return wrong(&path, "an entry of this type must not have contents");
         }
-        let id = |from_pax: Option<u64>, value: io::Result<u64>, what: &str| {
-            let id = from_pax.map_or_else(|| field(value, what), Ok)?;
+        let id = |from_pax: Option<u64>, at: std::ops::Range<usize>, value: io::Result<u64>, what: &str| {
+            let id = from_pax.map_or_else(|| field(at, value, what), Ok)?;
             u32::try_from(id).map_err(|_| Error::entry(&path, format!("the {what} is out of range: {id}")))
         };
-        let uid = id(pax.uid, header.uid(), "owner")?;
-        let gid = id(pax.gid, header.gid(), "group")?;
-        let mode = header.mode().map_err(|_| Error::entry(&path, "the mode is not a number"))?;
+        let uid = id(pax.uid, 108..116, header.uid(), "owner")?;
+        let gid = id(pax.gid, 116..124, header.gid(), "group")?;
+        let mode = field(100..108, header.mode().map(u64::from), "mode")?;
         let mtime = match pax.mtime {
             Some(mtime) => mtime,
             None => header_mtime(header).ok_or_else(|| Error::entry(&path, "the time is not a number"))?,
@@ -634,7 +639,15 @@ fn until_zero(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// Whether a number's field is empty, as old writers leave that of a zero.
+fn is_blank(field: &[u8]) -> bool {
+    field.iter().all(|byte| matches!(byte, 0 | b' '))
+}
+
 fn header_size(header: &Header) -> Result<u64> {
+    if is_blank(&header.as_bytes()[124..136]) {
+        return Ok(0);
+    }
     let path = header.path_bytes();
     let size = header.entry_size().map_err(|_| Error::entry(&path, "the size is not a number"))?;
     // Leaves room for the padding, and for adding sizes up.
@@ -643,6 +656,9 @@ fn header_size(header: &Header) -> Result<u64> {
 
 /// The header's time; base-256 times may lie before 1970.
 fn header_mtime(header: &Header) -> Option<Timestamp> {
+    if is_blank(&header.as_bytes()[136..148]) {
+        return Some(Timestamp { seconds: 0, nanoseconds: 0 });
+    }
     let seconds = header.mtime().ok()?;
     Some(Timestamp { seconds: seconds.cast_signed(), nanoseconds: 0 })
 }

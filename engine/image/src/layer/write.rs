@@ -107,13 +107,13 @@ struct TarWriter<'s, W: Write> {
 }
 
 /// The fields of one header.
-struct Fields<'f> {
-    path: &'f [u8],
-    kind: u8,
-    link: &'f [u8],
-    size: u64,
-    device: (u32, u32),
-    metadata: &'f Metadata,
+pub(crate) struct Fields<'f> {
+    pub(crate) path: &'f [u8],
+    pub(crate) kind: u8,
+    pub(crate) link: &'f [u8],
+    pub(crate) size: u64,
+    pub(crate) device: (u32, u32),
+    pub(crate) metadata: &'f Metadata,
 }
 
 impl<W: Write> TarWriter<'_, W> {
@@ -206,31 +206,14 @@ impl<W: Write> TarWriter<'_, W> {
         if hasher.finalize().as_bytes() != &id.0 {
             return Err(damaged("a content does not have its id: the store is damaged"));
         }
-        let padding = (size as usize).wrapping_neg() % BLOCK;
-        self.block.extend_from_slice(&[0; BLOCK][..padding]);
+        self.block.extend_from_slice(padding(size));
         Ok(())
     }
 
     fn header(&mut self, fields: &Fields<'_>) -> io::Result<()> {
         let seconds = fields.metadata.mtime.seconds;
         let seconds = self.clamp.map_or(seconds, |latest| seconds.min(latest));
-        let records = pax_records(fields, seconds);
-        if !records.is_empty() {
-            let metadata = Metadata::root_owned(0o644);
-            let pax = Fields {
-                path: PAX_NAME,
-                kind: b'x',
-                link: b"",
-                size: records.len() as u64,
-                device: (0, 0),
-                metadata: &metadata,
-            };
-            self.block.extend_from_slice(&header_block(&pax, 0));
-            self.block.extend_from_slice(&records);
-            let padding = records.len().wrapping_neg() % BLOCK;
-            self.block.extend_from_slice(&[0; BLOCK][..padding]);
-        }
-        self.block.extend_from_slice(&header_block(fields, seconds));
+        self.block.extend_from_slice(&header_bytes(fields, seconds));
         if self.block.len() >= CHUNK { self.flush_block() } else { Ok(()) }
     }
 
@@ -245,6 +228,33 @@ impl<W: Write> TarWriter<'_, W> {
         self.block.extend_from_slice(&[0; 2 * BLOCK]);
         self.flush_block()
     }
+}
+
+/// A header with what has to be in front of it.
+pub(crate) fn header_bytes(fields: &Fields<'_>, seconds: i64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(BLOCK);
+    let records = pax_records(fields, seconds);
+    if !records.is_empty() {
+        let metadata = Metadata::root_owned(0o644);
+        let pax = Fields {
+            path: PAX_NAME,
+            kind: b'x',
+            link: b"",
+            size: records.len() as u64,
+            device: (0, 0),
+            metadata: &metadata,
+        };
+        bytes.extend_from_slice(&header_block(&pax, 0));
+        bytes.extend_from_slice(&records);
+        bytes.extend_from_slice(padding(records.len() as u64));
+    }
+    bytes.extend_from_slice(&header_block(fields, seconds));
+    bytes
+}
+
+/// The zeros that fill the last block of a body of this size.
+pub(crate) fn padding(size: u64) -> &'static [u8] {
+    &[0; BLOCK][..(size.wrapping_neg() % BLOCK as u64) as usize]
 }
 
 fn damaged(text: &str) -> io::Error {

@@ -544,7 +544,7 @@ impl Push<'_> {
                         }) =>
                 {
                     let wait = self.client.options.first_wait.saturating_mul(1 << attempt.min(10));
-                    runtime.block_on(tokio::time::sleep(wait));
+                    runtime.block_on(async { tokio::time::sleep(wait).await });
                     attempt += 1;
                 }
                 Err(error) => return Err(error),

@@ -404,6 +404,20 @@ impl Store {
         Ok(SpoolFile { file, owner: Some(Box::new(owner)) })
     }
 
+    /// Copies everything that `data` gives into a spool file.
+    pub(crate) fn fill_spool(&self, spool: &SpoolFile, data: &mut dyn Read) -> io::Result<u64> {
+        let mut chunk = vec![0; CHUNK];
+        let mut length = 0;
+        loop {
+            let count = fill(data, &mut chunk)?;
+            if count == 0 {
+                return Ok(length);
+            }
+            self.disk.write_at(&spool.file, &chunk[..count], length)?;
+            length += count as u64;
+        }
+    }
+
     pub(crate) fn register_packs(&self, packs: &[Published]) -> Result<()> {
         if packs.is_empty() {
             return Ok(());
