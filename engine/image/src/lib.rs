@@ -31,6 +31,7 @@ pub mod layout;
 pub mod manifest;
 pub mod platform;
 pub mod progress;
+pub mod pull;
 pub mod random;
 pub mod reference;
 pub mod registry;

@@ -88,7 +88,7 @@ pub fn change_tree(store: &dyn ContentStore, lower: Option<&Tree>, random: &mut 
             }
             path.extend(random.name());
         }
-        let metadata = random.metadata();
+        let mut metadata = random.metadata();
         let there = builder.get(&path).map_err(failed)?;
         let kind = match random.below(9) {
             0 => {
@@ -99,7 +99,7 @@ pub fn change_tree(store: &dyn ContentStore, lower: Option<&Tree>, random: &mut 
                 builder.make_opaque(&path).map_err(failed)?;
                 continue;
             }
-            2 if there.as_ref().is_some_and(|entry| !entry.kind.is_directory()) => {
+            2 if there.as_ref().is_some_and(|entry| matches!(entry.kind, NodeKind::File { .. })) => {
                 builder.set_metadata(&path, metadata).map_err(failed)?;
                 continue;
             }
@@ -120,6 +120,10 @@ pub fn change_tree(store: &dyn ContentStore, lower: Option<&Tree>, random: &mut 
                 NodeKind::File { content, size: size as u64 }
             }
         };
+        if !matches!(kind, NodeKind::File { .. }) {
+            // Linux has `user.` attributes on files and directories only.
+            metadata.xattrs.clear();
+        }
         builder.remove(&path).map_err(failed)?;
         builder.put(&path, Entry { name: Vec::new(), metadata, kind }).map_err(failed)?;
     }

@@ -10,6 +10,7 @@ use cooper_image::image::ImageRecord;
 use cooper_image::manifest::{Index, media_type};
 use cooper_image::platform::Platform;
 use cooper_image::progress::Silent;
+use cooper_image::pull::{PullPolicy, resolve};
 use cooper_image::reference::Reference;
 use cooper_image::registry::auth::{Credential, Keychain, Secret};
 use cooper_image::registry::{Client, ClientOptions};
@@ -268,4 +269,23 @@ fn what_is_missing_is_named() {
     let nobody: Reference = "127.0.0.1:1/x:y".parse().unwrap();
     let error = pull(&anonymous(), &store, &nobody).unwrap_err().to_string();
     assert!(error.starts_with("cannot pull `127.0.0.1:1/x:y`: cannot connect"), "{error}");
+}
+
+#[test]
+fn the_policy_says_when_the_registry_is_asked() {
+    let (registry, first) = with_image(Access::Open);
+    let Scratch { store, _directory } = scratch();
+    let (client, name) = (anonymous(), reference(&registry, "app:1"));
+    let get = |policy| resolve(&store, &client, &name, &Platform::linux_amd64(), policy, &Silent);
+    assert!(get(PullPolicy::Never).unwrap_err().to_string().contains("in the store not found"));
+    assert_eq!(get(PullPolicy::Missing).unwrap(), first);
+    let asked = registry.seen().len();
+    assert_eq!(get(PullPolicy::Missing).unwrap(), first);
+    assert_eq!(get(PullPolicy::Never).unwrap(), first);
+    assert_eq!(registry.seen().len(), asked);
+    let second = random::image(&store, 8, 2).unwrap();
+    push(&client, &store, &second, &name).unwrap();
+    assert_eq!(get(PullPolicy::Missing).unwrap(), first);
+    assert_eq!(get(PullPolicy::Always).unwrap(), second);
+    assert_eq!(get(PullPolicy::Never).unwrap(), second);
 }
