@@ -189,9 +189,15 @@ impl<W: Write> ParallelGzip<W> {
         writer.write_all(&GZIP_HEADER)?;
         let (jobs, queue) = sync_channel::<Job>(threads);
         let queue = Arc::new(std::sync::Mutex::new(queue));
-        for _ in 0..threads {
+        for number in 0..threads {
             let queue = Arc::clone(&queue);
-            thread::Builder::new().name("gzip".to_owned()).spawn(move || compress_blocks(&queue))?;
+            let spawned =
+                thread::Builder::new().name("gzip".to_owned()).spawn(move || compress_blocks(&queue));
+            match spawned {
+                // A pod may allow few threads; one is enough.
+                Err(_) if number > 0 => break,
+                spawned => drop(spawned?),
+            }
         }
         let filling = Vec::with_capacity(GZIP_BLOCK);
         let waiting = VecDeque::new();

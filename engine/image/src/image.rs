@@ -537,18 +537,23 @@ pub(crate) fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> 
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     let first_error = Mutex::new(None);
-    thread::scope(|scope| {
-        for _ in 0..items.len().min(PARALLEL_BLOBS) {
-            scope.spawn(|| {
-                while !failed.load(Ordering::Relaxed) {
-                    let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-                    if let Err(error) = work(item) {
-                        failed.store(true, Ordering::Relaxed);
-                        first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    }
-                }
-            });
+    let take_items = || {
+        while !failed.load(Ordering::Relaxed) {
+            let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+            if let Err(error) = work(item) {
+                failed.store(true, Ordering::Relaxed);
+                first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
         }
+    };
+    thread::scope(|scope| {
+        for _ in 1..items.len().min(PARALLEL_BLOBS) {
+            // A pod may have no threads left; this one does the work, then.
+            if thread::Builder::new().spawn_scoped(scope, take_items).is_err() {
+                break;
+            }
+        }
+        take_items();
     });
     first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }

@@ -464,6 +464,34 @@ mod tests {
         assert!(Index::new(vec![alone]).select(&Platform::linux_amd64()).is_ok());
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config { failure_persistence: None, ..Default::default() })]
+
+        /// Valid documents with a few bytes changed, since random bytes are hardly ever JSON.
+        #[test]
+        fn no_document_makes_the_reader_panic(changes in proptest::collection::vec((0_usize..2000, proptest::num::u8::ANY), 0..6)) {
+            let descriptor = descriptor_json(r#","annotations":{"a":"b"},"platform":{"os":"linux","architecture":"arm64"}"#);
+            let documents = [
+                format!(r#"{{"schemaVersion":2,"config":{descriptor},"layers":[{descriptor},{descriptor}]}}"#),
+                format!(r#"{{"schemaVersion":2,"manifests":[{descriptor},{descriptor}],"annotations":null}}"#),
+                r#"{"config":{"Env":["A=b"],"Volumes":{"/x":{}}},"rootfs":{"type":"layers"},"history":[{}]}"#.to_owned(),
+            ];
+            for document in documents {
+                let mut bytes = document.into_bytes();
+                for (at, byte) in &changes {
+                    let at = at % bytes.len();
+                    bytes[at] = *byte;
+                }
+                for kind in [media_type::MANIFEST, media_type::INDEX, ""] {
+                    if let Ok(Document::Index(index)) = Document::parse(&bytes, kind) {
+                        let _ = index.select(&Platform::linux_amd64());
+                    }
+                }
+                let _ = crate::config::ImageConfig::parse(&bytes);
+            }
+        }
+    }
+
     #[test]
     fn only_images_count_as_images() {
         let config = Descriptor::of(media_type::DOCKER_CONFIG, b"{}");

@@ -412,7 +412,7 @@ fn times_are_clamped_when_asked() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn changes_make_a_layer_that_makes_the_same_tree(seed in any::<u64>(), steps in 1_usize..5) {

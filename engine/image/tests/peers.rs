@@ -1,5 +1,6 @@
 //! What other programs make of our images, where the environment names them: `COOPER_TEST_PEERS` is a directory with
-//! `skopeo` and `umoci`, `COOPER_TEST_LAYOUTS` holds base layouts. As root, since umoci then keeps owners.
+//! `skopeo` and `umoci`, `COOPER_TEST_LAYOUTS` holds base layouts, `COOPER_TEST_REGISTRY` a loopback registry that takes
+//! pushes. As root, since umoci then keeps owners.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "compares with files of the host that another program made")]
@@ -21,6 +22,7 @@ use cooper_image::layout::{self, Layout};
 use cooper_image::platform::Platform;
 use cooper_image::progress::Silent;
 use cooper_image::random::{Random, change_tree};
+use cooper_image::registry::{Client, ClientOptions};
 use cooper_image::store::{Store, StoreOptions};
 use cooper_vfs::{ContentStore, NodeKind, Tree};
 
@@ -146,5 +148,22 @@ fn others_unpack_what_our_trees_say() {
         let entry = theirs.select(Some("app:2")).unwrap();
         let again = store.import(&theirs, entry, &Platform::linux_amd64(), &Silent).unwrap();
         assert_eq!(again.chain_id(), image.chain_id());
+        if let Ok(registry) = std::env::var("COOPER_TEST_REGISTRY") {
+            let name = format!("{registry}/ours/app:{number}");
+            let client = Client::new(ClientOptions::anonymous()).unwrap();
+            client.push(&store, &image.descriptor, &name.parse().unwrap(), &[], &Silent).unwrap();
+            let from = format!("docker://{name}");
+            let copied = format!("oci:{}:x", at("copied"));
+            run(&skopeo, &["copy", "--insecure-policy", "--src-tls-verify=false", &from, &copied]);
+            run(&umoci, &["unpack", "--image", &format!("{}:x", at("copied")), &at("copy")]);
+            compare(&store, &lower, &directory.path().join("copy/rootfs"));
+            let theirs = format!("{registry}/theirs/app:{number}");
+            let to = format!("docker://{theirs}");
+            run(&skopeo, &["copy", "--insecure-policy", "--dest-tls-verify=false", &copied, &to]);
+            let fresh = Store::open(&directory.path().join("fresh"), &StoreOptions::plain()).unwrap();
+            let remote = client.resolve(&theirs.parse().unwrap()).unwrap();
+            let pulled = fresh.import(&remote, remote.root(), &Platform::linux_amd64(), &Silent).unwrap();
+            assert_eq!(fresh.ensure_tree(&pulled, &Limits::DEFAULT, &Silent).unwrap(), lower);
+        }
     }
 }

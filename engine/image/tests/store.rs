@@ -200,6 +200,26 @@ fn what_a_running_process_holds_stays() {
 }
 
 #[test]
+fn what_a_step_leaves_is_held_by_the_process_it_worked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let parent = open(path);
+    let lease = parent.lease_name().to_owned();
+    let step = Store::open_joining(path, &StoreOptions::plain(), &lease).unwrap();
+    let tree = random::change_tree(&step, None, &mut random::Random::new(3)).unwrap();
+    drop(step);
+    let other = open(path);
+    other.prune(&NOTHING).unwrap();
+    read_all(&parent, &tree);
+    drop(parent);
+    let error = Store::open_joining(path, &StoreOptions::plain(), &lease).unwrap_err().to_string();
+    assert!(error.contains("cannot open `"), "{error}");
+    let error = Store::open_joining(path, &StoreOptions::plain(), "../x").unwrap_err().to_string();
+    assert!(error.contains("the name of the lease"), "{error}");
+    assert!(other.prune(&NOTHING).unwrap().packs > 0);
+}
+
+#[test]
 fn what_a_dead_process_left_is_removed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
@@ -292,4 +312,13 @@ fn spools_become_packs_without_a_copy_and_large_contents_lie_on_pages() {
     assert_eq!(check(id, &bytes), inode, "the spool's file is the pack");
     check(small, b"small");
     check(large, &[9; 5000]);
+}
+
+#[test]
+fn a_store_that_cannot_be_made_says_where() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = Store::open(&file.join("store"), &StoreOptions::plain()).unwrap_err().to_string();
+    assert!(error.starts_with("cannot create `") && error.contains("file/store/blobs"), "{error}");
 }

@@ -173,7 +173,10 @@ fn scan_with<'s>(
     let (sender, receiver) = sync_channel(QUEUE);
     let (spare_sender, spare_receiver) = sync_channel(QUEUE + 2);
     thread::scope(|scope| {
-        let reading = scope.spawn(move || read_ahead(layer, expected, &sender, &spare_receiver));
+        let reading = thread::Builder::new()
+            .name("ingest".to_owned())
+            .spawn_scoped(scope, move || read_ahead(layer, expected, &sender, &spare_receiver))
+            .map_err(|error| Error::io("cannot start a thread to read the layer", error))?;
         let scanned =
             scan_tar(store, TarStream::new(receiver, spare_sender, limits.bytes), limits, whiteouts);
         // The queue is closed now, so the thread ends soon. A panic of it would be a bug of ours.

@@ -4,6 +4,9 @@
 //! file `work/<name>.lock` that it keeps locked. The kernel gives the lock up when the process dies, however it
 //! dies, so a lease whose lock can be taken belongs to nobody, and its unfinished files and holds can go. This works
 //! across pid namespaces, where process ids would not.
+//!
+//! A process that works for another one (a step) joins that one's lease: what it leaves in the store is held by the
+//! other from the first moment, so nothing falls between the end of the one and the next look of the other.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{FlockOperation, flock};
 
 use super::write::Disk;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const WORK: &str = "work";
 const LOCK: &str = ".lock";
@@ -23,8 +26,10 @@ const LOCK: &str = ".lock";
 pub(crate) struct Lease {
     disk: Disk,
     name: String,
-    /// Keeps the lock until it is dropped.
-    _lock: File,
+    /// Keeps the lock until it is dropped; none when the lease is another process's.
+    lock: Option<File>,
+    /// What this process's unfinished files begin with.
+    prefix: String,
     next_file: AtomicU64,
 }
 
@@ -40,9 +45,36 @@ impl Lease {
             let ours = locked.is_ok() && lock.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
             if ours {
                 disk.create_directory(&format!("{WORK}/{name}"))?;
-                return Ok(Self { disk: disk.clone(), name, _lock: lock, next_file: AtomicU64::new(0) });
+                let prefix = String::new();
+                let next_file = AtomicU64::new(0);
+                return Ok(Self { disk: disk.clone(), name, lock: Some(lock), prefix, next_file });
             }
         }
+    }
+
+    /// Joins the lease of a process that is alive.
+    pub(crate) fn join(disk: &Disk, name: &str) -> Result<Self> {
+        let refuse = |reason: &str| Error::Store {
+            path: disk.root().display().to_string(),
+            reason: reason.to_owned(),
+        };
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(refuse("the name of the lease to join is not valid"));
+        }
+        let lock_path = format!("{WORK}/{name}{LOCK}");
+        let lock = disk.open(&lock_path).map_err(|error| disk.failed("open", &lock_path, error))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Err(refuse("the process whose lease is to be joined has ended"));
+        }
+        let prefix = random_name().map_err(|error| disk.failed("name a file in", WORK, error))?;
+        let next_file = AtomicU64::new(0);
+        Ok(Self {
+            disk: disk.clone(),
+            name: name.to_owned(),
+            lock: None,
+            prefix: format!("{prefix}-"),
+            next_file,
+        })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -52,12 +84,15 @@ impl Lease {
     /// A path, relative to the store, for a new unfinished file.
     pub(crate) fn new_path(&self) -> String {
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
-        format!("{WORK}/{}/{number}", self.name)
+        format!("{WORK}/{}/{}{number}", self.name, self.prefix)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if self.lock.is_none() {
+            return;
+        }
         // What cannot be removed now is removed by the next process that looks: the lock is gone then.
         let _ = self.disk.remove_directory(&format!("{WORK}/{}", self.name));
         let _ = self.disk.remove(&format!("{WORK}/{}{LOCK}", self.name));

@@ -35,7 +35,7 @@ use rusqlite::{OptionalExtension, params};
 pub use blobs::BlobWriter;
 pub use collect::{PruneOptions, Pruned, TagsToo};
 pub use packs::{PAGE, PackBuilder};
-pub use records::{Keep, TagRecord};
+pub use records::{Keep, TagRecord, Usage};
 pub use write::Durability;
 
 use crate::error::{Error, Result};
@@ -82,12 +82,30 @@ impl Store {
     /// [`Error::Io`] or [`Error::Index`] when the directory cannot be used, [`Error::Store`] when another version
     /// made it.
     pub fn open(path: &Path, options: &StoreOptions) -> Result<Self> {
+        Self::open_with(path, options, Lease::take)
+    }
+
+    /// Opens a store for a process that works for another one, whose [`Store::lease_name`] is given. What it leaves in
+    /// the store is held by that other process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`]; [`Error::Store`] when the other process has ended.
+    pub fn open_joining(path: &Path, options: &StoreOptions, lease: &str) -> Result<Self> {
+        Self::open_with(path, options, |disk| Lease::join(disk, lease))
+    }
+
+    fn open_with(
+        path: &Path,
+        options: &StoreOptions,
+        take_lease: impl FnOnce(&Disk) -> Result<Lease>,
+    ) -> Result<Self> {
         let disk = Disk::new(path, options.durability, options.gate.clone());
         for directory in ["blobs/sha256", "blobs/sha512", packs::DIRECTORY] {
             disk.create_directory(directory)?;
         }
         let (index, made) = Index::open(&disk)?;
-        let lease = Lease::take(&disk)?;
+        let lease = take_lease(&disk)?;
         let store = Self {
             disk,
             index,
@@ -106,6 +124,11 @@ impl Store {
     /// The store's directory.
     pub fn path(&self) -> &Path {
         self.disk.root()
+    }
+
+    /// The name of this process's lease, for [`Store::open_joining`].
+    pub fn lease_name(&self) -> &str {
+        self.lease.name()
     }
 
     /// Records that this process relies on an object.

@@ -264,6 +264,38 @@ impl Store {
     }
 }
 
+/// Bytes that a store takes on the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Blobs.
+    pub blobs: u64,
+    /// Packs.
+    pub packs: u64,
+    /// The index with its journal.
+    pub index: u64,
+}
+
+impl Store {
+    /// Adds up the sizes of the store's files.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when a directory cannot be listed.
+    pub fn usage(&self) -> Result<Usage> {
+        let sum = |directory: &str, keep: &dyn Fn(&str) -> bool| -> Result<u64> {
+            let files =
+                self.disk.list(directory).map_err(|error| self.disk.failed("list", directory, error))?;
+            Ok(files.iter().filter(|(name, _)| keep(name)).map(|(_, metadata)| metadata.len()).sum())
+        };
+        let all = |_: &str| true;
+        Ok(Usage {
+            blobs: sum("blobs/sha256", &all)? + sum("blobs/sha512", &all)?,
+            packs: sum(super::packs::DIRECTORY, &all)?,
+            index: sum("", &|name| name.starts_with(super::index::FILE))?,
+        })
+    }
+}
+
 pub(super) fn decode_tree(bytes: &[u8]) -> Result<Tree> {
     Tree::decode(bytes).map_err(|error| Error::document("tree record", error.to_string()))
 }
