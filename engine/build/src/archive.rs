@@ -90,23 +90,32 @@ pub fn unpack(
         return Err(Error::unsupported(format!("unpacking {name} archives"))
             .hint("use COPY to take the archive as it is, or pack it with gzip or zstd"));
     }
-    let (_, plain) =
-        compression::decoder(BufReader::new(archive)).map_err(|error| Error::host("cannot read the archive", error))?;
+    let (_, plain) = compression::decoder(BufReader::new(archive))
+        .map_err(|error| Error::host("cannot read the archive", error))?;
     let mut archive = Archive::new(plain);
     let mut pack = store.pack().map_err(crate::copy::store_failed)?;
-    let mut unpacking = Unpacking { builder, top, owners, newest: Timestamp::default(), left: UNPACKED_BYTES };
+    let mut unpacking =
+        Unpacking { builder, top, owners, newest: Timestamp::default(), left: UNPACKED_BYTES };
     let mut entries = 0;
     while let Some(member) = archive.next()? {
         entries += 1;
         if entries > ENTRIES {
-            return Err(Error::new(crate::error::Fault::Limit, format!("the archive has more than {ENTRIES} entries")));
+            return Err(Error::new(
+                crate::error::Fault::Limit,
+                format!("the archive has more than {ENTRIES} entries"),
+            ));
         }
         let content = match &member.kind {
             MemberKind::File { size } => {
                 unpacking.left = unpacking.left.checked_sub(*size).ok_or_else(|| {
-                    Error::new(crate::error::Fault::Limit, format!("the archive has more than {UNPACKED_BYTES} bytes"))
+                    Error::new(
+                        crate::error::Fault::Limit,
+                        format!("the archive has more than {UNPACKED_BYTES} bytes"),
+                    )
                 })?;
-                Some(pack.add(&mut archive).map_err(|error| Error::from(cooper_image::Error::io("cannot read the archive", error)))?)
+                Some(pack.add(&mut archive).map_err(|error| {
+                    Error::from(cooper_image::Error::io("cannot read the archive", error))
+                })?)
             }
             _ => None,
         };
@@ -241,7 +250,8 @@ impl Unpacking<'_, '_> {
 }
 
 fn refused(entry: &[u8], reason: &str) -> Error {
-    let entry: String = String::from_utf8_lossy(entry).chars().take(200).flat_map(char::escape_debug).collect();
+    let entry: String =
+        String::from_utf8_lossy(entry).chars().take(200).flat_map(char::escape_debug).collect();
     Error::build(format!("archive refused, entry `{entry}`: {reason}"))
 }
 

@@ -1,4 +1,7 @@
-#![allow(clippy::disallowed_methods, reason = "a build context is host files; architecture section 8, invariant 1")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a build context is host files; architecture section 8, invariant 1"
+)]
 //! Build contexts: host files as a tree in the store.
 //!
 //! A context is scanned for the paths that the build uses, and no others; what `.dockerignore` excludes is not looked
@@ -11,7 +14,7 @@
 //! root, as in Docker; times are cut to whole seconds; files that may still change without a change of their times
 //! (younger than [`RACY_SECONDS`]) are read again next time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -91,7 +94,9 @@ impl Wanted {
                     Component::Name(name.as_bytes().to_vec())
                 })
             };
-            compiled.push(pattern.split('/').filter(|name| !name.is_empty()).map(component).collect::<Result<_>>()?);
+            compiled.push(
+                pattern.split('/').filter(|name| !name.is_empty()).map(component).collect::<Result<_>>()?,
+            );
         }
         compiled.extend(self.literals.iter().map(|literal| names(literal)));
         Ok(compiled)
@@ -147,7 +152,10 @@ fn load_archive(store: &Store, path: &Path) -> Result<Tree> {
     let failed = |error| Error::host(format!("cannot read the context `{}`", path.display()), error);
     let (head, reader) = archive::peek(File::open(path).map_err(failed)?).map_err(failed)?;
     let Some(format) = archive::detect_head(&head) else {
-        return Err(Error::new(Fault::Usage, format!("the context `{}` is not a tar archive", path.display())));
+        return Err(Error::new(
+            Fault::Usage,
+            format!("the context `{}` is not a tar archive", path.display()),
+        ));
     };
     let mut builder = TreeBuilder::new(store);
     let root = crate::users::Owner { uid: 0, gid: 0 };
@@ -181,6 +189,8 @@ struct Status {
     device: u64,
     inode: u64,
     size: u64,
+    /// More than one name; not part of what is remembered, since the time of change tells.
+    linked: bool,
     mtime: (i64, u32),
     ctime: (i64, u32),
 }
@@ -194,6 +204,7 @@ impl Status {
             device: stat.st_dev as u64,
             inode: stat.st_ino as u64,
             size: u64::try_from(stat.st_size).unwrap_or(0),
+            linked: stat.st_nlink > 1,
             mtime: (stat.st_mtime as i64, nanoseconds(stat.st_mtime_nsec)),
             ctime: (stat.st_ctime as i64, nanoseconds(stat.st_ctime_nsec)),
         }
@@ -203,9 +214,10 @@ impl Status {
         self.mtime.0.max(self.ctime.0) >= now.seconds - RACY_SECONDS
     }
 
-    fn bytes(&self) -> [u8; 50] {
-        let mut bytes = [0; 50];
+    fn bytes(&self) -> [u8; 51] {
+        let mut bytes = [0; 51];
         bytes[..2].copy_from_slice(&self.mode.to_le_bytes());
+        bytes[50] = u8::from(self.linked);
         let numbers = [
             self.device,
             self.inode,
@@ -214,7 +226,7 @@ impl Status {
             self.ctime.0.cast_unsigned(),
             u64::from(self.mtime.1) << 32 | u64::from(self.ctime.1),
         ];
-        for (slot, number) in bytes[2..].chunks_exact_mut(8).zip(numbers) {
+        for (slot, number) in bytes[2..50].chunks_exact_mut(8).zip(numbers) {
             slot.copy_from_slice(&number.to_le_bytes());
         }
         bytes
@@ -348,7 +360,11 @@ impl Lister<'_> {
 
     /// A link on the way to a wanted path makes the path it leads to wanted.
     fn follow(&mut self, link: &[u8], target: &[u8], rest: &[&[Component]]) {
-        let base = if path::is_absolute(target) { b"" } else { path::split(link).map_or(&b""[..], |(parent, _)| parent) };
+        let base = if path::is_absolute(target) {
+            b""
+        } else {
+            path::split(link).map_or(&b""[..], |(parent, _)| parent)
+        };
         let reached = path::clean(&path::join(base, target));
         for rest in rest {
             let mut wanted = names(&reached);
@@ -424,15 +440,33 @@ fn load_directory(
         new: HashMap::new(),
         pack: store.pack().map_err(crate::copy::store_failed)?,
         racy: false,
+        linked: BTreeMap::new(),
     };
     let directory = maker.directory(&root, b"", &listed)?;
-    let Maker { new, pack, racy, .. } = maker;
+    let Maker { new, pack, racy, linked, .. } = maker;
     pack.finish().map_err(crate::copy::store_failed)?;
     let (exact, content) = store.put_directory(&directory).map_err(crate::copy::store_failed)?;
     let tree = Tree { root: Metadata::root_owned(0o755), exact, content };
+    let tree = join_links(store, tree, linked.into_values())?;
     let memo = Memo { fingerprint: (!racy).then_some(fingerprint), tree, files: new };
     memo.save(store, &key)?;
     Ok(memo.tree)
+}
+
+/// Makes the names of one file one file.
+fn join_links(store: &Store, tree: Tree, groups: impl Iterator<Item = Vec<Vec<u8>>>) -> Result<Tree> {
+    let mut groups = groups.filter(|names| names.len() > 1).peekable();
+    if groups.peek().is_none() {
+        return Ok(tree);
+    }
+    let mut builder = TreeBuilder::from_tree(store, &tree);
+    for names in groups {
+        for further in &names[1..] {
+            builder.remove(further).map_err(crate::copy::store_failed)?;
+            builder.hard_link(further, &names[0]).map_err(crate::copy::store_failed)?;
+        }
+    }
+    builder.finish().map_err(crate::copy::store_failed)
 }
 
 fn fingerprint(listed: &[Listed]) -> [u8; 32] {
@@ -487,6 +521,8 @@ struct Maker<'a> {
     new: HashMap<Vec<u8>, Remembered>,
     pack: Box<dyn PackWriter + 'a>,
     racy: bool,
+    /// Names of files that have several, by device and inode.
+    linked: BTreeMap<(u64, u64), Vec<Vec<u8>>>,
 }
 
 /// What is remembered of a file.
@@ -530,6 +566,9 @@ impl Maker<'_> {
 
     fn file(&mut self, directory: &OwnedFd, relative: &[u8], entry: &Listed) -> Result<NodeKind> {
         let status = entry.status;
+        if status.linked {
+            self.linked.entry((status.device, status.inode)).or_default().push(relative.to_vec());
+        }
         if let Some(old) = self.old.get(relative)
             && old.status == status
         {
@@ -606,7 +645,7 @@ impl Memo {
         let mut files = HashMap::new();
         while !rest.is_empty() {
             let path = take_slice(&mut rest)?.to_vec();
-            let status = decode_status(&take::<50>(&mut rest)?);
+            let status = decode_status(&take::<51>(&mut rest)?);
             files.insert(path, Remembered { status, content: ContentId(take::<32>(&mut rest)?) });
         }
         Some(Self { fingerprint: has_fingerprint.then_some(fingerprint), tree, files })
@@ -626,7 +665,7 @@ fn take_slice<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(head)
 }
 
-fn decode_status(bytes: &[u8; 50]) -> Status {
+fn decode_status(bytes: &[u8; 51]) -> Status {
     let number = |index: usize| {
         let mut number = [0; 8];
         number.copy_from_slice(&bytes[2 + index * 8..10 + index * 8]);
@@ -638,6 +677,7 @@ fn decode_status(bytes: &[u8; 50]) -> Status {
         device: number(0),
         inode: number(1),
         size: number(2),
+        linked: bytes[50] == 1,
         mtime: (number(3).cast_signed(), (fractions >> 32) as u32),
         ctime: (number(4).cast_signed(), fractions as u32),
     }

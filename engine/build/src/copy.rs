@@ -16,7 +16,7 @@
 //! What must hold: the key covers the selected items by content, owner and mode, and not by time; contents are never
 //! read. Directories made on the way get the time of the newest thing copied, so that equal inputs give equal layers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use cooper_vfs::Timestamp;
 use cooper_vfs::content::{ContentId, ContentStore};
@@ -25,10 +25,10 @@ use cooper_vfs::tree::{Entry, Metadata, NodeKind, Tree, TreeBuilder};
 
 use crate::archive;
 use crate::error::{Error, Result};
-use cooper_dockerfile::glob::{Glob, has_wildcards};
 use crate::key::KeyBuilder;
 use crate::mode::ModeChange;
 use crate::users::{Accounts, DATABASE_BYTES, Owner};
+use cooper_dockerfile::glob::{Glob, has_wildcards};
 
 /// Symbolic links followed for one path, as Linux has it.
 const LINKS: usize = 40;
@@ -94,7 +94,12 @@ pub struct Copied {
 
 impl CopyOperation {
     /// Adds everything to `key` that decides the result, but the base.
-    pub fn add_to_key(&self, key: &mut KeyBuilder, store: &dyn ContentStore, from: Option<&Tree>) -> Result<()> {
+    pub fn add_to_key(
+        &self,
+        key: &mut KeyBuilder,
+        store: &dyn ContentStore,
+        from: Option<&Tree>,
+    ) -> Result<()> {
         key.bytes("destination", self.destination.as_bytes());
         key.option("owner", self.owner.as_deref().map(str::as_bytes));
         key.bytes("mode", format!("{:?}", self.mode).as_bytes());
@@ -303,6 +308,14 @@ fn newest(store: &dyn ContentStore, entry: &Entry) -> Result<Timestamp> {
     Ok(newest)
 }
 
+/// The hard links below a source directory, by paths relative to it.
+struct SourceLinks {
+    /// Further names with the first one.
+    leaders: HashMap<Vec<u8>, Vec<u8>>,
+    /// Directories with a link into or out of them.
+    crossed: HashSet<Vec<u8>>,
+}
+
 /// A copy at work.
 struct Work<'a> {
     store: &'a dyn ContentStore,
@@ -385,21 +398,46 @@ impl Work<'_> {
         let top = self.make_directories(destination.as_bytes())?;
         let NodeKind::Directory { exact, .. } = &item.entry.kind else { return Ok(()) };
         let leaders = self.source_links(&item.path)?;
-        self.merge(&top, exact, b"", &leaders)?;
+        let links = SourceLinks { crossed: crossed(&leaders), leaders };
+        // Leaders are names below this source, not below another one.
+        self.links.clear();
+        self.merge(&top, exact, b"", &links)?;
         let Some(made) = self.get(&top)? else { return Ok(()) };
         let metadata = Metadata { mtime: item.entry.metadata.mtime, ..made.metadata };
         self.builder.set_metadata(&top, metadata).map_err(store_failed)
     }
 
     /// The further names of hard-linked files below a source directory, with their leaders, all relative to it.
+    ///
+    /// A group is recorded in the lowest directory that holds all its names; of the groups recorded above the source
+    /// the names inside of it count.
     fn source_links(&self, source: &[u8]) -> Result<HashMap<Vec<u8>, Vec<u8>>> {
         let mut leaders = HashMap::new();
-        let Some(entry) = self.from.map(|tree| tree.lookup(self.store, source)).transpose().map_err(store_failed)?
-        else {
-            return Ok(leaders);
-        };
-        let Some(tree) = entry.as_ref().and_then(Tree::from_entry) else { return Ok(leaders) };
-        for item in tree.walk(self.store) {
+        let Some(root) = self.from else { return Ok(leaders) };
+        let mut above = root.clone();
+        let mut left = source;
+        loop {
+            let directory = above.directory(self.store).map_err(store_failed)?;
+            if left.is_empty() {
+                break;
+            }
+            for group in &directory.hard_links {
+                let inside = |name: &Vec<u8>| {
+                    let below = path::is_within(name, left).then(|| name.get(left.len() + 1..))?;
+                    below.map(<[u8]>::to_vec)
+                };
+                let mut names = group.iter().filter_map(inside);
+                let Some(leader) = names.next() else { continue };
+                leaders.extend(names.map(|name| (name, leader.clone())));
+            }
+            let (name, rest) = match left.iter().position(|byte| *byte == b'/') {
+                Some(slash) => (&left[..slash], &left[slash + 1..]),
+                None => (left, &b""[..]),
+            };
+            let Some(next) = directory.get(name).and_then(Tree::from_entry) else { return Ok(leaders) };
+            (above, left) = (next, rest);
+        }
+        for item in above.walk(self.store) {
             let item = item.map_err(store_failed)?;
             if let Some(leader) = item.link_to {
                 leaders.insert(item.path, leader);
@@ -415,20 +453,20 @@ impl Work<'_> {
         target: &[u8],
         source: &cooper_vfs::tree::ExactId,
         relative: &[u8],
-        leaders: &HashMap<Vec<u8>, Vec<u8>>,
+        links: &SourceLinks,
     ) -> Result<()> {
         let directory = self.store.directory(source).map_err(store_failed)?;
         for child in &directory.entries {
             let target = path::join(target, &child.name);
             let relative = path::join(relative, &child.name);
             let NodeKind::Directory { exact, .. } = &child.kind else {
-                let link = leaders.get(&relative).and_then(|leader| self.links.get(leader)).cloned();
+                let link = links.leaders.get(&relative).and_then(|leader| self.links.get(leader)).cloned();
                 self.put(&target, child.clone(), link.as_deref())?;
                 self.links.insert(relative, target);
                 continue;
             };
             match self.get(&target)? {
-                None if self.owner.is_none() && self.mode.is_none() && !crosses(leaders, &relative) => {
+                None if self.owner.is_none() && self.mode.is_none() && !links.crossed.contains(&relative) => {
                     self.builder.put(&target, child.clone()).map_err(store_failed)?;
                     continue;
                 }
@@ -437,7 +475,7 @@ impl Work<'_> {
             }
             let metadata = self.metadata(&child.metadata, true);
             self.builder.put_directory(&target, metadata).map_err(store_failed)?;
-            self.merge(&target, exact, &relative, leaders)?;
+            self.merge(&target, exact, &relative, links)?;
         }
         Ok(())
     }
@@ -535,9 +573,22 @@ pub fn resolve(builder: &mut TreeBuilder<'_>, path: &[u8]) -> Result<Vec<u8>> {
     Ok(reached)
 }
 
-/// Says whether a hard link leads into or out of the directory, so that it cannot be attached as it is.
-fn crosses(leaders: &HashMap<Vec<u8>, Vec<u8>>, directory: &[u8]) -> bool {
-    leaders.iter().any(|(name, leader)| path::is_within(name, directory) != path::is_within(leader, directory))
+/// The directories that a hard link leads into or out of, which so cannot be attached as they are.
+fn crossed(leaders: &HashMap<Vec<u8>, Vec<u8>>) -> HashSet<Vec<u8>> {
+    let mut crossed = HashSet::new();
+    for (name, leader) in leaders {
+        for (one, other) in [(name, leader), (leader, name)] {
+            let mut left = one.as_slice();
+            while let Some((parent, _)) = path::split(left) {
+                if path::is_within(other, parent) {
+                    break;
+                }
+                crossed.insert(parent.to_vec());
+                left = parent;
+            }
+        }
+    }
+    crossed
 }
 
 fn not_a_directory(path: &[u8]) -> Error {

@@ -251,19 +251,24 @@ impl std::error::Error for Error {
     }
 }
 
-impl From<cooper_image::Error> for Error {
-    fn from(error: cooper_image::Error) -> Self {
+impl Error {
+    /// Whose fault a failure of the image crate is.
+    pub fn from_image(error: &cooper_image::Error) -> Fault {
         use cooper_image::ErrorKind;
-        let fault = match error.kind() {
+        match error.kind() {
             ErrorKind::Usage => Fault::Usage,
             ErrorKind::Image => Fault::Build,
             ErrorKind::Registry => Fault::Registry,
             ErrorKind::Limit => Fault::Limit,
             ErrorKind::Host => Fault::Host,
             ErrorKind::Cancelled => Fault::Cancelled,
-        };
-        let message = error.to_string();
-        Self::new(fault, message).caused_by(error)
+        }
+    }
+}
+
+impl From<cooper_image::Error> for Error {
+    fn from(error: cooper_image::Error) -> Self {
+        Self::new(Self::from_image(&error), error.to_string()).caused_by(error)
     }
 }
 

@@ -140,7 +140,11 @@ mod tests {
         check(list("EXPOSE", &strings(&["53/udp", "80/tcp"])), "EXPOSE [53/udp 80/tcp]");
         let seconds = Duration::from_secs;
         check(
-            healthcheck(&strings(&["CMD-SHELL", "curl x"]), [seconds(5), seconds(0), seconds(0), seconds(0)], 3),
+            healthcheck(
+                &strings(&["CMD-SHELL", "curl x"]),
+                [seconds(5), seconds(0), seconds(0), seconds(0)],
+                3,
+            ),
             r#"HEALTHCHECK &{["CMD-SHELL" "curl x"] "5s" "0s" "0s" "0s" '\x03'}"#,
         );
         check(

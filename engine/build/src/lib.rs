@@ -12,11 +12,14 @@
 //! and what is not done is refused by name.
 
 pub mod archive;
+pub mod build;
 pub mod context;
 pub mod copy;
 pub mod error;
+pub mod export;
 pub mod graph;
 pub mod history;
+pub mod image;
 pub mod key;
 pub mod lower;
 pub mod mode;

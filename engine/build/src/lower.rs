@@ -13,11 +13,12 @@ use std::sync::Arc;
 use cooper_dockerfile::dockerignore::PatternList;
 use cooper_dockerfile::expand::ExpandError;
 use cooper_dockerfile::{
-    Add, CommandLine, Copy, Dockerfile, Escape, Healthcheck, Heredoc, Instruction, InstructionKind, KeyValue, Mount,
-    Run, RunCommand, RunNetwork, RunSecurity, Span, Stage, Word,
+    Add, CommandLine, Copy, Dockerfile, Escape, Healthcheck, Heredoc, Instruction, InstructionKind, KeyValue,
+    Mount, Run, RunCommand, RunNetwork, RunSecurity, Span, Stage, Word,
 };
-use cooper_image::Platform;
 use cooper_image::config::{Empty, Healthcheck as HealthcheckConfig, RuntimeConfig};
+use cooper_image::image::ImageRecord;
+use cooper_image::platform::Platform;
 
 use crate::context::{ContextQuery, Wanted};
 use crate::copy::{CopyOperation, Source, Unpack};
@@ -28,7 +29,7 @@ use crate::mode::ModeChange;
 use crate::request::{BuildRequest, CacheUse, ContextSource, NamedContext, Network};
 use crate::run::{DEFAULT_PATH, RunMount, RunMountKind, RunOperation, SCRIPT_DIRECTORY};
 use crate::scope::{Variables, is_predefined, platform_arguments, proxy_variables};
-use crate::source::{ImageProvider, ImageSource, ResolvedImage};
+use crate::source::{ImageProvider, ImageSource};
 use crate::step::CancelToken;
 
 /// Bound on the triggers that a base image may bring.
@@ -126,7 +127,8 @@ pub fn lower(
 
 /// Index of the stage that the request asks for.
 pub fn target_index(dockerfile: &Dockerfile, request: &BuildRequest) -> Result<usize> {
-    let last = dockerfile.stages.len().checked_sub(1).ok_or_else(|| Error::build("the Dockerfile has no stages"))?;
+    let last =
+        dockerfile.stages.len().checked_sub(1).ok_or_else(|| Error::build("the Dockerfile has no stages"))?;
     let Some(name) = &request.target else { return Ok(last) };
     dockerfile.stage_index(name, dockerfile.stages.len()).ok_or_else(|| {
         let error = Error::new(Fault::Usage, format!("the Dockerfile has no stage `{name}`"));
@@ -171,7 +173,8 @@ impl Lowering<'_> {
 
     fn global_variables(&mut self, target: usize) -> Result<Variables> {
         let stage_name = self.dockerfile.stages[target].name().unwrap_or_default().to_owned();
-        let mut variables = platform_arguments(&self.request.build_platform, &self.request.platform, &stage_name);
+        let mut variables =
+            platform_arguments(&self.request.build_platform, &self.request.platform, &stage_name);
         for instruction in &self.dockerfile.global_args {
             let InstructionKind::Arg(declarations) = &instruction.kind else { continue };
             for declaration in declarations {
@@ -247,7 +250,10 @@ impl Lowering<'_> {
     fn base_origin(&self, stage: &Stage, index: usize) -> Result<Origin> {
         let name = self.expand(&self.globals, &stage.from.image)?;
         if name.is_empty() {
-            let message = format!("the base image `{}` is empty after its variables are replaced", stage.from.image.text);
+            let message = format!(
+                "the base image `{}` is empty after its variables are replaced",
+                stage.from.image.text
+            );
             return Err(Error::build(message)
                 .hint("give the ARG a default before the first FROM, or pass --build-arg")
                 .at(self.file, stage.from.image.span));
@@ -279,7 +285,9 @@ impl Lowering<'_> {
         if let Some(stage) = self.dockerfile.stage_index(name, index) {
             return Ok(Origin::Stage(stage));
         }
-        if name.bytes().all(|byte| byte.is_ascii_digit()) || self.dockerfile.stage_index(name, usize::MAX).is_some() {
+        if name.bytes().all(|byte| byte.is_ascii_digit())
+            || self.dockerfile.stage_index(name, usize::MAX).is_some()
+        {
             let message = format!("`{name}` is not a stage before this one");
             return Err(Error::build(message).at(self.file, span));
         }
@@ -310,9 +318,9 @@ impl Lowering<'_> {
             }
         }
         let wanted: Vec<_> = wanted.into_iter().collect();
-        let results: Vec<Result<ResolvedImage>> = std::thread::scope(|scope| {
+        let results: Vec<Result<ImageRecord>> = std::thread::scope(|scope| {
             let (images, pull, cancel) = (self.images, self.request.pull, self.cancel);
-            let resolve = |(name, platform): &(String, String)| {
+            let resolve = move |(name, platform): &(String, String)| {
                 let platform: Platform = platform.parse()?;
                 images.resolve(name, &platform, pull, cancel)
             };
@@ -370,7 +378,7 @@ impl Lowering<'_> {
         let id = match self.source_vertices.get(&image) {
             Some(id) => *id,
             None => {
-                let name = format!("FROM {}@{}", image.0, source.image.digest);
+                let name = format!("FROM {}@{}", image.0, source.image.digest());
                 let id = self.source_vertex(name, Operation::Image(Arc::clone(&source)), Some(span))?;
                 self.source_vertices.insert(image, id);
                 id
@@ -386,17 +394,18 @@ impl Lowering<'_> {
                 Some(NamedContext::Directory(path)) => ContextSource::Directory(path.clone()),
                 _ => self.request.context.clone(),
             };
-            let shown =
-                if name.is_empty() { "load build context".to_owned() } else { format!("load context {name}") };
-            let query = ContextQuery {
-                source: source.clone(),
-                ignore: Arc::default(),
-                wanted: Wanted::default(),
+            let shown = if name.is_empty() {
+                "load build context".to_owned()
+            } else {
+                format!("load context {name}")
             };
+            let query =
+                ContextQuery { source: source.clone(), ignore: Arc::default(), wanted: Wanted::default() };
             let id = self.source_vertex(shown, Operation::Context(Arc::new(query)), None)?;
             self.contexts.insert(name.to_owned(), (id, source, Wanted::default()));
         }
-        let (id, _, wanted) = self.contexts.get_mut(name).ok_or_else(|| Error::new(Fault::Bug, "a lost context"))?;
+        let (id, _, wanted) =
+            self.contexts.get_mut(name).ok_or_else(|| Error::new(Fault::Bug, "a lost context"))?;
         Ok((*id, wanted))
     }
 
@@ -407,7 +416,8 @@ impl Lowering<'_> {
             Origin::Stage(index) => match &self.stages[index] {
                 Some(stage) => Ok(stage.root),
                 // Only a trigger can name a stage that nothing else needs.
-                None => Err(Error::unsupported("a trigger that copies from a stage of this Dockerfile").at(self.file, span)),
+                None => Err(Error::unsupported("a trigger that copies from a stage of this Dockerfile")
+                    .at(self.file, span)),
             },
             Origin::Named(name) => {
                 let (id, wanted) = self.context(&name)?;
@@ -423,7 +433,8 @@ impl Lowering<'_> {
             let ignore = if name.is_empty() { Arc::clone(&self.ignore) } else { Arc::default() };
             self.graph.set_context(id, ContextQuery { source, ignore, wanted });
         }
-        let state = self.stages[target].take().ok_or_else(|| Error::new(Fault::Bug, "the target was not lowered"))?;
+        let state =
+            self.stages[target].take().ok_or_else(|| Error::new(Fault::Bug, "the target was not lowered"))?;
         let mut runtime = state.runtime;
         runtime.labels.extend(self.request.labels.clone());
         let unused = self.request.build_args.keys();
@@ -508,14 +519,21 @@ impl Lowering<'_> {
     ) -> Result<()> {
         let from = self.dockerfile.stages[index].from.span;
         if triggers.len() > TRIGGERS {
-            return Err(Error::new(Fault::Limit, format!("the base image has more than {TRIGGERS} triggers")));
+            return Err(Error::new(
+                Fault::Limit,
+                format!("the base image has more than {TRIGGERS} triggers"),
+            ));
         }
         for text in triggers {
             let failed = |error: Error| {
-                Error::build(format!("the base image's trigger `{text}` failed")).caused_by(error).at(self.file, from)
+                Error::build(format!("the base image's trigger `{text}` failed"))
+                    .caused_by(error)
+                    .at(self.file, from)
             };
-            let mut instruction = cooper_dockerfile::parse_trigger(text)
-                .map_err(|_| Error::build(format!("the base image's trigger `{text}` is not an instruction")).at(self.file, from))?;
+            let mut instruction = cooper_dockerfile::parse_trigger(text).map_err(|_| {
+                Error::build(format!("the base image's trigger `{text}` is not an instruction"))
+                    .at(self.file, from)
+            })?;
             // Its spans point into a text that is not the Dockerfile.
             instruction.span = from;
             self.instruction(state, index, &instruction, steps).map_err(failed)?;
@@ -669,7 +687,8 @@ impl Lowering<'_> {
         for pair in pairs {
             let key = self.expand(&state.variables, &pair.key)?;
             if key.is_empty() {
-                return Err(Error::build("a name is empty after its variables are replaced").at(self.file, pair.key.span));
+                return Err(Error::build("a name is empty after its variables are replaced")
+                    .at(self.file, pair.key.span));
             }
             expanded.push((key, self.expand(&state.variables, &pair.value)?));
         }
@@ -711,12 +730,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn layer(
-        &mut self,
-        state: &mut StageState,
-        created_by: String,
-        vertex: Vertex,
-    ) -> Result<()> {
+    fn layer(&mut self, state: &mut StageState, created_by: String, vertex: Vertex) -> Result<()> {
         let before = state.root;
         state.root = self.add(vertex)?;
         state.history.push(HistoryPlan { created_by, layer: Some((before, state.root)) });
@@ -751,7 +765,9 @@ impl Lowering<'_> {
     }
 
     fn copy_operation(&mut self, state: &StageState, copy: &Copy, index: usize) -> Result<CopyParts> {
-        for (flag, given) in [("--link", copy.link), ("--parents", copy.parents), ("--exclude", !copy.excludes.is_empty())] {
+        for (flag, given) in
+            [("--link", copy.link), ("--parents", copy.parents), ("--exclude", !copy.excludes.is_empty())]
+        {
             if given {
                 return Err(Error::unsupported(format!("COPY {flag}")));
             }
@@ -814,11 +830,17 @@ impl Lowering<'_> {
         word.map(|word| self.expand(&state.variables, word)).transpose()
     }
 
-    fn copy_sources(&self, state: &StageState, sources: &[cooper_dockerfile::CopySource]) -> Result<Vec<Source>> {
+    fn copy_sources(
+        &self,
+        state: &StageState,
+        sources: &[cooper_dockerfile::CopySource],
+    ) -> Result<Vec<Source>> {
         let mut expanded = Vec::new();
         for source in sources {
             expanded.push(match source {
-                cooper_dockerfile::CopySource::Path(word) => Source::Path(self.expand(&state.variables, word)?),
+                cooper_dockerfile::CopySource::Path(word) => {
+                    Source::Path(self.expand(&state.variables, word)?)
+                }
                 cooper_dockerfile::CopySource::Heredoc(heredoc) => Source::Inline {
                     name: heredoc.name.clone(),
                     contents: self.heredoc(state, heredoc)?.into_bytes(),
@@ -833,10 +855,7 @@ impl Lowering<'_> {
         if !heredoc.expand {
             return Ok(text);
         }
-        state
-            .variables
-            .expand_heredoc(&text, self.escape)
-            .map_err(|error| self.expand_failed(error, heredoc.span))
+        state.variables.expand_heredoc(&text).map_err(|error| self.expand_failed(error, heredoc.span))
     }
 
     fn copy(
@@ -881,8 +900,13 @@ impl Lowering<'_> {
         if is_directory && !destination.ends_with('/') {
             destination.push('/');
         }
-        let operation =
-            CopyOperation { sources: parts.sources, destination, owner: parts.chown, mode, unpack: parts.unpack };
+        let operation = CopyOperation {
+            sources: parts.sources,
+            destination,
+            owner: parts.chown,
+            mode,
+            unpack: parts.unpack,
+        };
         let shown = created_by.trim_end_matches(" # buildkit").to_owned();
         let vertex = Vertex {
             operation: Operation::Copy(operation),
@@ -913,7 +937,9 @@ impl Lowering<'_> {
             Some(RunNetwork::Default) => Network::Default,
             Some(RunNetwork::None) => Network::None,
             Some(RunNetwork::Host) => {
-                return Err(Error::unsupported("RUN --network=host").hint("the default network reaches the host's"));
+                return Err(
+                    Error::unsupported("RUN --network=host").hint("the default network reaches the host's")
+                );
             }
         };
         let (arguments, script) = run_arguments(state, run);
@@ -979,7 +1005,10 @@ impl Lowering<'_> {
         line.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
-    #[allow(clippy::type_complexity, reason = "the outer result is ours, the inner one gets the mount's place")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "the outer result is ours, the inner one gets the mount's place"
+    )]
     fn mount(
         &mut self,
         state: &StageState,
@@ -1024,7 +1053,9 @@ impl Lowering<'_> {
                     return Ok(Err(Error::build("a mount on `/` would hide the image")));
                 }
                 let from = match (from, source) {
-                    (None, Some(_)) => return Ok(Err(Error::build("a cache mount with `source` needs `from`"))),
+                    (None, Some(_)) => {
+                        return Ok(Err(Error::build("a cache mount with `source` needs `from`")));
+                    }
                     (None, None) => None,
                     (Some(from), source) => {
                         let source = source.unwrap_or_else(|| "/".to_owned());
@@ -1105,7 +1136,10 @@ impl StepNames {
         let layers = stage.instructions.iter().filter(|instruction| {
             matches!(
                 instruction.kind,
-                InstructionKind::Run(_) | InstructionKind::Copy(_) | InstructionKind::Add(_) | InstructionKind::Workdir(_)
+                InstructionKind::Run(_)
+                    | InstructionKind::Copy(_)
+                    | InstructionKind::Add(_)
+                    | InstructionKind::Workdir(_)
             )
         });
         Self { prefix, number: 1, total: layers.count() + triggers + 1 }
@@ -1119,7 +1153,9 @@ impl StepNames {
 
 /// Puts the `--from` back that BuildKit leaves out of the history.
 fn with_from(shown: &str, instruction: &Instruction) -> String {
-    let InstructionKind::Copy(Copy { from: Some(from), .. }) = &instruction.kind else { return shown.to_owned() };
+    let InstructionKind::Copy(Copy { from: Some(from), .. }) = &instruction.kind else {
+        return shown.to_owned();
+    };
     match shown.split_once(' ') {
         Some((keyword, rest)) => format!("{keyword} --from={} {rest}", from.text),
         None => shown.to_owned(),
@@ -1179,9 +1215,9 @@ fn healthcheck(state: &mut StageState, check: &Healthcheck) {
         ),
         Healthcheck::Check { command, interval, timeout, start_period, start_interval, retries } => {
             let test = match command {
-                CommandLine::Exec(words) => {
-                    std::iter::once("CMD".to_owned()).chain(words.iter().map(|word| word.text.clone())).collect()
-                }
+                CommandLine::Exec(words) => std::iter::once("CMD".to_owned())
+                    .chain(words.iter().map(|word| word.text.clone()))
+                    .collect(),
                 CommandLine::Shell(line) => vec!["CMD-SHELL".to_owned(), line.text.clone()],
             };
             let nanoseconds = |duration: &Option<std::time::Duration>| {
@@ -1197,7 +1233,8 @@ fn healthcheck(state: &mut StageState, check: &Healthcheck) {
                 retries: retries.filter(|retries| *retries > 0).map(i64::from),
                 ..HealthcheckConfig::default()
             };
-            let durations = [interval, timeout, start_period, start_interval].map(|duration| duration.unwrap_or_default());
+            let durations = [interval, timeout, start_period, start_interval]
+                .map(|duration| duration.unwrap_or_default());
             (config, durations, retries.unwrap_or(0))
         }
     };
@@ -1216,7 +1253,8 @@ fn parse_ports(text: &str) -> Option<Vec<String>> {
     }
     // A mapping to a host port is accepted by Docker, and only the container's side counts.
     let range = range.rsplit(':').next()?;
-    let port = |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let port =
+        |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
     let (first, last) = match range.split_once('-') {
         Some((first, last)) => (port(first)?, port(last)?),
         None => (port(range)?, port(range)?),
@@ -1226,9 +1264,9 @@ fn parse_ports(text: &str) -> Option<Vec<String>> {
 
 /// The names that `STOPSIGNAL` takes, besides numbers.
 const SIGNALS: &[&str] = &[
-    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL",
-    "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1",
-    "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE",
+    "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU",
+    "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
 ];
 
 fn is_signal(text: &str) -> bool {
@@ -1239,7 +1277,8 @@ fn is_signal(text: &str) -> bool {
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let real_time = |prefix: &str, sign: char| {
         name.strip_prefix(prefix).is_some_and(|rest| {
-            rest.is_empty() || rest.strip_prefix(sign).and_then(|n| n.parse::<u32>().ok()).is_some_and(|n| n <= 15)
+            rest.is_empty()
+                || rest.strip_prefix(sign).and_then(|n| n.parse::<u32>().ok()).is_some_and(|n| n <= 15)
         })
     };
     SIGNALS.contains(&name) || real_time("RTMIN", '+') || real_time("RTMAX", '-')

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use cooper_image::Platform;
+use cooper_image::platform::Platform;
 
 use crate::step::{Secret, StepLimits};
 

@@ -173,12 +173,13 @@ impl RunOperation {
                 .hint("create the user in an earlier RUN, or give numbers")
         })?;
         let mut environment: Vec<(Bytes, Bytes)> = Vec::new();
-        let mut set = |name: &str, value: &[u8], replace: bool| {
-            match environment.iter_mut().find(|(own, _)| own.0 == name.as_bytes()) {
-                Some((_, old)) if replace => *old = Bytes::from(value),
-                Some(_) => {}
-                None => environment.push((name.into(), value.into())),
-            }
+        let mut set = |name: &str, value: &[u8], replace: bool| match environment
+            .iter_mut()
+            .find(|(own, _)| own.0 == name.as_bytes())
+        {
+            Some((_, old)) if replace => *old = Bytes::from(value),
+            Some(_) => {}
+            None => environment.push((name.into(), value.into())),
         };
         for (name, value) in &self.environment {
             set(name, value.as_bytes(), true);
@@ -293,12 +294,14 @@ pub fn step_failed(error: StepError) -> Error {
 
 /// A tree from a step's answer.
 pub fn decode(record: &TreeRecord) -> Result<Tree> {
-    Tree::decode(record.0.as_slice())
-        .map_err(|error| Error::new(Fault::Bug, "the step answered with a tree that cannot be read").caused_by(error))
+    Tree::decode(record.0.as_slice()).map_err(|error| {
+        Error::new(Fault::Bug, "the step answered with a tree that cannot be read").caused_by(error)
+    })
 }
 
 fn no_secret(id: &str) -> Error {
-    Error::build(format!("the step requires the secret `{id}`")).hint(format!("pass it with `--secret id={id},src=FILE`"))
+    Error::build(format!("the step requires the secret `{id}`"))
+        .hint(format!("pass it with `--secret id={id},src=FILE`"))
 }
 
 /// A command for one line of an error.
@@ -433,7 +436,9 @@ fn new_cache(
     let Some((input, source)) = from else { return Ok(tree) };
     let found = inputs(*input)?.lookup_following(store, source.as_bytes()).map_err(store_failed)?;
     match found {
-        Some((_, Entry { kind: NodeKind::Directory { exact, content }, .. })) => Ok(Tree { exact, content, ..tree }),
+        Some((_, Entry { kind: NodeKind::Directory { exact, content }, .. })) => {
+            Ok(Tree { exact, content, ..tree })
+        }
         Some(_) => Err(Error::build(format!("`{source}` of the cache mount is not a directory"))),
         None => Err(Error::build(format!("`{source}` is not in the source of the cache mount"))),
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use cooper_dockerfile::expand::{ExpandError, Expander};
 use cooper_dockerfile::{Escape, Word};
-use cooper_image::Platform;
+use cooper_image::platform::Platform;
 
 /// Variables in the order in which they were first set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,9 +60,9 @@ impl Variables {
     }
 
     /// Replaces the variables in the body of a heredoc.
-    pub fn expand_heredoc(&self, body: &str, escape: Escape) -> Result<String, ExpandError> {
+    pub fn expand_heredoc(&self, body: &str) -> Result<String, ExpandError> {
         let lookup = |name: &str| self.get(name).map(str::to_owned);
-        Ok(Expander::heredoc(escape, body, &lookup)?.text)
+        Ok(Expander::heredoc(body, &lookup)?.text)
     }
 }
 
@@ -121,12 +121,16 @@ mod tests {
         variables.set("A", "3");
         assert_eq!(variables.iter().collect::<Vec<_>>(), [("A", "3"), ("B", "2")]);
         variables.set_all(&["B=x=y".to_owned(), "C".to_owned()]);
-        assert_eq!(variables.expand_text("$A-${B}-${C:-none}", Escape::Backslash), Ok("3-x=y-none".to_owned()));
+        assert_eq!(
+            variables.expand_text("$A-${B}-${C:-none}", Escape::Backslash),
+            Ok("3-x=y-none".to_owned())
+        );
     }
 
     #[test]
     fn proxies_come_in_both_cases() {
-        let arguments = BTreeMap::from([("http_proxy".to_owned(), "p".to_owned()), ("X".to_owned(), "y".to_owned())]);
+        let arguments =
+            BTreeMap::from([("http_proxy".to_owned(), "p".to_owned()), ("X".to_owned(), "y".to_owned())]);
         let expected = [("HTTP_PROXY", "p"), ("http_proxy", "p")].map(|(n, v)| (n.to_owned(), v.to_owned()));
         assert_eq!(proxy_variables(&arguments), expected);
     }

@@ -15,7 +15,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use cooper_dockerfile::Span;
-use cooper_image::Platform;
+use cooper_image::platform::Platform;
 use cooper_image::store::{Keep, Store};
 use cooper_vfs::tree::Tree;
 use cooper_vfs::{Clock, Timestamp};
@@ -98,6 +98,11 @@ impl Output {
         Self { tree: OutputTree::Ready(tree), identity, time }
     }
 
+    /// What stands for the file system in keys.
+    pub fn identity(&self) -> &Key {
+        &self.identity
+    }
+
     /// The file system; of an image it is made now.
     pub fn tree(&self, images: &dyn ImageProvider, cancel: &CancelToken) -> Result<Tree> {
         match &self.tree {
@@ -146,7 +151,8 @@ impl Solver<'_> {
         std::thread::scope(|scope| {
             for number in 0..workers {
                 let work = || self.work(graph, &users, &shared, &stop);
-                let builder = std::thread::Builder::new().name(format!("worker-{number}")).stack_size(WORKER_STACK);
+                let builder =
+                    std::thread::Builder::new().name(format!("worker-{number}")).stack_size(WORKER_STACK);
                 if let Err(error) = builder.spawn_scoped(scope, work) {
                     // The workers that there are do the work; without any it fails.
                     if number == 0 {
@@ -185,7 +191,8 @@ impl Solver<'_> {
                 }
             };
             let vertex = graph.vertex(id);
-            let inputs: Vec<Arc<Output>> = vertex.inputs.iter().map(|input| Arc::clone(&state.done[input])).collect();
+            let inputs: Vec<Arc<Output>> =
+                vertex.inputs.iter().map(|input| Arc::clone(&state.done[input])).collect();
             drop(state);
             let mut fuse = Fuse { shared, stop, armed: true };
             let result = self.vertex(id, vertex, &inputs, stop);
@@ -215,9 +222,16 @@ impl Solver<'_> {
         }
     }
 
-    fn vertex(&self, id: VertexId, vertex: &Vertex, inputs: &[Arc<Output>], stop: &CancelToken) -> Result<Output> {
+    fn vertex(
+        &self,
+        id: VertexId,
+        vertex: &Vertex,
+        inputs: &[Arc<Output>],
+        stop: &CancelToken,
+    ) -> Result<Output> {
         self.reporter.event(Event::Started { vertex: id });
-        let result = if stop.is_cancelled() { Err(Error::cancelled()) } else { self.run(id, vertex, inputs, stop) };
+        let result =
+            if stop.is_cancelled() { Err(Error::cancelled()) } else { self.run(id, vertex, inputs, stop) };
         let how = match &result {
             Ok((_, how)) => how.clone(),
             Err(error) if error.fault() == Fault::Cancelled => Finish::Cancelled,
@@ -247,7 +261,7 @@ impl Solver<'_> {
                 let time = source.image.config.created.as_deref().and_then(crate::time::parse_rfc3339);
                 let output = Output {
                     tree: OutputTree::Image(Arc::clone(source)),
-                    identity: source.image.identity(),
+                    identity: crate::source::identity(&source.image),
                     time: time.unwrap_or_default(),
                 };
                 Ok((output, Finish::Done))
@@ -280,10 +294,8 @@ impl Solver<'_> {
         seconds.copy_from_slice(&head[1..9]);
         let mut nanoseconds = [0; 4];
         nanoseconds.copy_from_slice(&head[9..]);
-        let time = Timestamp {
-            seconds: i64::from_le_bytes(seconds),
-            nanoseconds: u32::from_le_bytes(nanoseconds),
-        };
+        let time =
+            Timestamp { seconds: i64::from_le_bytes(seconds), nanoseconds: u32::from_le_bytes(nanoseconds) };
         Ok(Some(Output::ready(tree, time)))
     }
 

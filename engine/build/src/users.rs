@@ -74,7 +74,8 @@ impl Accounts {
         let entry = self.find_user(user)?;
         let uid = match &entry {
             Some(entry) => entry.uid,
-            None => id(user)?.ok_or_else(|| AccountError::NoUser(user.to_owned()))?,
+            None if user.is_empty() => 0,
+            None => self.uid_without_entry(user)?,
         };
         // With a group named, Docker gives that one group and no others.
         let (gid, groups) = match group {
@@ -102,11 +103,10 @@ impl Accounts {
         let (uid, own_gid) = match id(user)? {
             Some(uid) => (uid, uid),
             None if user.is_empty() => (0, 0),
-            None => {
-                let entry =
-                    self.find_user(user)?.ok_or_else(|| AccountError::NoUser(user.to_owned()))?;
-                (entry.uid, entry.gid)
-            }
+            None => match self.find_user(user)? {
+                Some(entry) => (entry.uid, entry.gid),
+                None => (self.uid_without_entry(user)?, 0),
+            },
         };
         let gid = group.map_or(Ok(own_gid), |group| self.gid(group))?;
         Ok(Owner { uid, gid })
@@ -119,6 +119,14 @@ impl Accounts {
         Ok(lines(&self.passwd).filter_map(passwd_entry).find(wanted))
     }
 
+    /// Root is root also where nothing says so, as in an image from scratch.
+    fn uid_without_entry(&self, user: &str) -> Result<u32, AccountError> {
+        if user == "root" {
+            return Ok(0);
+        }
+        id(user)?.ok_or_else(|| AccountError::NoUser(user.to_owned()))
+    }
+
     fn gid(&self, group: &str) -> Result<u32, AccountError> {
         if group.is_empty() {
             return Ok(0);
@@ -126,13 +134,15 @@ impl Accounts {
         let named = lines(&self.group).filter_map(group_entry).find(|entry| entry.name == group.as_bytes());
         match named {
             Some(entry) => Ok(entry.gid),
+            None if group == "root" => Ok(0),
             None => id(group)?.ok_or_else(|| AccountError::NoGroup(group.to_owned())),
         }
     }
 
     fn memberships(&self, user: Option<&[u8]>) -> Vec<u32> {
         let Some(user) = user else { return Vec::new() };
-        let member = |entry: &GroupEntry<'_>| entry.members.split(|byte| *byte == b',').any(|name| name == user);
+        let member =
+            |entry: &GroupEntry<'_>| entry.members.split(|byte| *byte == b',').any(|name| name == user);
         lines(&self.group).filter_map(group_entry).filter(member).map(|entry| entry.gid).collect()
     }
 }
@@ -188,7 +198,9 @@ mod tests {
 
     fn accounts() -> Accounts {
         Accounts {
-            passwd: b"root:x:0:0:root:/root:/bin/sh\n#c:x:9:9::/:\nnonsense\nusr:x:66:67::/home/usr:/bin/sh\n".to_vec(),
+            passwd:
+                b"root:x:0:0:root:/root:/bin/sh\n#c:x:9:9::/:\nnonsense\nusr:x:66:67::/home/usr:/bin/sh\n"
+                    .to_vec(),
             group: b"root:x:0:\ngrp:x:77:usr\nboth:x:78:root,usr\n\nbad:x:no:usr\n".to_vec(),
         }
     }
@@ -226,6 +238,8 @@ mod tests {
         check("3:4", 3, 4);
         check("66", 66, 66);
         assert_eq!(accounts().owner("x"), Err(AccountError::NoUser("x".to_owned())));
+        assert_eq!(Accounts::default().owner("root:root"), Ok(Owner { uid: 0, gid: 0 }));
+        assert_eq!(Accounts::default().account("root").map(|account| account.user.uid), Ok(0));
         assert_eq!(Accounts::default().owner("1:x"), Err(AccountError::NoGroup("x".to_owned())));
     }
 }
