@@ -26,7 +26,7 @@ use cooper_vfs::tree::{NodeKind, Tree};
 
 use crate::copy::store_failed;
 use crate::error::{Error, Fault, Result};
-use crate::report::{Event, Reporter};
+use crate::report::{Event, Reporter, phase};
 use crate::step::CancelToken;
 
 /// Bytes that are copied at a time.
@@ -89,8 +89,18 @@ pub fn write_directory(
     reporter: &dyn Reporter,
     cancel: &CancelToken,
 ) -> Result<()> {
-    let phase = format!("export to {}", destination.display());
-    reporter.event(Event::PhaseStarted { name: &phase });
+    let name = format!("export to {}", destination.display());
+    phase(reporter, &name, || fill_directory(store, tree, destination, &name, reporter, cancel))
+}
+
+fn fill_directory(
+    store: &Store,
+    tree: &Tree,
+    destination: &Path,
+    phase: &str,
+    reporter: &dyn Reporter,
+    cancel: &CancelToken,
+) -> Result<()> {
     let failed = |at: &[u8], error: io::Error| {
         let shown = destination.join(std::ffi::OsStr::from_bytes(at));
         Error::host(format!("cannot write `{}`", shown.display()), error)
@@ -153,7 +163,6 @@ pub fn write_directory(
         root.set_permissions(&name, permissions)
             .map_err(|error| failed(name.as_os_str().as_bytes(), error))?;
     }
-    reporter.event(Event::PhaseFinished { name: &phase });
     Ok(())
 }
 

@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::history::COMMENT;
 use crate::key::{Key, KeyBuilder};
 use crate::lower::ImagePlan;
-use crate::report::{Event, Reporter};
+use crate::report::{Event, Reporter, phase};
 use crate::solve::{Output, Solution};
 use crate::source::ImageProvider;
 use crate::step::CancelToken;
@@ -58,7 +58,18 @@ pub fn assemble(
     reporter: &dyn Reporter,
     cancel: &CancelToken,
 ) -> Result<ImageRecord> {
-    reporter.event(Event::PhaseStarted { name: PHASE });
+    phase(reporter, PHASE, || make(store, images, plan, solution, options, reporter, cancel))
+}
+
+fn make(
+    store: &Store,
+    images: &dyn ImageProvider,
+    plan: &ImagePlan,
+    solution: &Solution,
+    options: &ImageOptions,
+    reporter: &dyn Reporter,
+    cancel: &CancelToken,
+) -> Result<ImageRecord> {
     let clamp = |time: Timestamp| match options.source_date_epoch {
         Some(latest) if time.seconds >= latest => Timestamp::from_seconds(latest),
         _ => time,
@@ -99,9 +110,7 @@ pub fn assemble(
     config.author.clone_from(&plan.author);
     config.config = plan.runtime.clone();
     let annotations = options.annotations.clone();
-    let record = store.compose(Composition { base, layers: &layers, config, annotations })?;
-    reporter.event(Event::PhaseFinished { name: PHASE });
-    Ok(record)
+    Ok(store.compose(Composition { base, layers: &layers, config, annotations })?)
 }
 
 /// The layer between two file systems: the one that was written before, or a new one.

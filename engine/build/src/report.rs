@@ -81,6 +81,8 @@ pub enum Event<'a> {
     PhaseFinished {
         /// Its name.
         name: &'a str,
+        /// How.
+        how: Finish,
     },
     /// Something the user should know that does not fail the build, rendered.
     Warning {
@@ -100,6 +102,29 @@ pub enum Finish {
     Failed,
     /// The build ended before it was.
     Cancelled,
+}
+
+impl Finish {
+    /// How something with this result ended.
+    pub fn of<T>(result: &crate::Result<T>) -> Self {
+        match result {
+            Ok(_) => Self::Done,
+            Err(error) if error.fault() == crate::Fault::Cancelled => Self::Cancelled,
+            Err(_) => Self::Failed,
+        }
+    }
+}
+
+/// Does something as a phase of the build.
+pub fn phase<T>(
+    reporter: &dyn Reporter,
+    name: &str,
+    work: impl FnOnce() -> crate::Result<T>,
+) -> crate::Result<T> {
+    reporter.event(Event::PhaseStarted { name });
+    let result = work();
+    reporter.event(Event::PhaseFinished { name, how: Finish::of(&result) });
+    result
 }
 
 /// Says nothing.

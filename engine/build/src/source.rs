@@ -19,7 +19,7 @@ use cooper_vfs::tree::Tree;
 
 use crate::error::{Error, Fault, Result};
 use crate::key::{Key, KeyBuilder};
-use crate::report::{Event, Reporter};
+use crate::report::{Event, Reporter, phase};
 use crate::step::CancelToken;
 
 /// The identity of an image's file system for keys: its diff IDs, never the compressed digests.
@@ -114,22 +114,22 @@ impl<'a> StoreImages<'a> {
         platform: &Platform,
         cancel: &CancelToken,
     ) -> Result<ImageRecord> {
-        let phase = format!("pull {reference}");
-        self.reporter.event(Event::PhaseStarted { name: &phase });
-        let transfers = Transfers::new(self.reporter, &phase, cancel);
-        let client = self.client()?;
-        let pulled = client
-            .resolve(reference)
-            .and_then(|remote| self.store.import(&remote, &remote.root().clone(), platform, &transfers));
-        self.reporter.event(Event::PhaseFinished { name: &phase });
-        let record = pulled.map_err(|error| {
-            let fault = match &error {
-                cooper_image::Error::NotFound { .. } => Fault::Registry,
-                _ => Error::from_image(&error),
-            };
-            Error::new(fault, format!("cannot pull `{reference}`"))
-                .caused_by(error)
-                .hint("look at the name; a private image needs credentials in Docker's config.json")
+        let name = format!("pull {reference}");
+        let record = phase(self.reporter, &name, || {
+            let transfers = Transfers::new(self.reporter, &name, cancel);
+            let client = self.client()?;
+            let pulled = client
+                .resolve(reference)
+                .and_then(|remote| self.store.import(&remote, &remote.root().clone(), platform, &transfers));
+            pulled.map_err(|error| {
+                let fault = match &error {
+                    cooper_image::Error::NotFound { .. } => Fault::Registry,
+                    _ => Error::from_image(&error),
+                };
+                Error::new(fault, format!("cannot pull `{reference}`"))
+                    .caused_by(error)
+                    .hint("look at the name; a private image needs credentials in Docker's config.json")
+            })
         })?;
         if reference.digest().is_none() {
             self.store.tag_image(reference, &record)?;

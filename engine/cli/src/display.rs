@@ -83,7 +83,10 @@ fn amount(what: &str, current: u64, total: Option<u64>) -> String {
 
 /// Text of a guest for the terminal: without what could move the cursor.
 fn harmless(text: &[u8]) -> String {
-    String::from_utf8_lossy(text).chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+    String::from_utf8_lossy(text)
+        .chars()
+        .map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c })
+        .collect()
 }
 
 // ---- lines
@@ -105,6 +108,8 @@ struct PlainItem {
     /// The start of a line whose end has not come.
     partial: Vec<u8>,
     transferred: Option<Instant>,
+    /// The last line about a transfer: it is not said twice.
+    said: String,
 }
 
 impl fmt::Debug for Plain {
@@ -118,7 +123,10 @@ impl PlainState {
         self.next += 1;
         let number = self.next;
         crate::complain(&format!("#{number} {name}"));
-        self.items.insert(item, PlainItem { number, started: Instant::now(), partial: Vec::new(), transferred: None });
+        let started = Instant::now();
+        let item_state =
+            PlainItem { number, started, partial: Vec::new(), transferred: None, said: String::new() };
+        self.items.insert(item, item_state);
     }
 
     fn finish(&mut self, item: &Item, how: &Finish) {
@@ -158,9 +166,11 @@ impl PlainState {
         let Some(entry) = self.items.get_mut(item) else { return };
         let complete = total == Some(current) && current > 0;
         let due = entry.transferred.is_none_or(|last| last.elapsed() >= TRANSFER_PAUSE);
-        if what != "files" && what != "layers" && (complete || due) {
+        let text = amount(what, current, total);
+        if what != "files" && what != "layers" && (complete || due) && entry.said != text {
             entry.transferred = Some(Instant::now());
-            crate::complain(&format!("#{} {}", entry.number, amount(what, current, total)));
+            crate::complain(&format!("#{} {text}", entry.number));
+            entry.said = text;
         }
     }
 }
@@ -187,7 +197,7 @@ impl Reporter for Plain {
             Event::PhaseProgress { name, what, current, total } => {
                 state.transfer(&Item::Phase(name.to_owned()), what, current, total);
             }
-            Event::PhaseFinished { name } => state.finish(&Item::Phase(name.to_owned()), &Finish::Done),
+            Event::PhaseFinished { name, how } => state.finish(&Item::Phase(name.to_owned()), &how),
             Event::Warning { text } => crate::complain(text),
         }
     }
@@ -288,7 +298,8 @@ impl Terminal {
             Finish::Failed => "!",
             Finish::Cancelled => "-",
         };
-        let line = format!("{mark} {:>6} {} {}", seconds(done.started.elapsed()), finish_text(how), done.name);
+        let line =
+            format!("{mark} {:>6} {} {}", seconds(done.started.elapsed()), finish_text(how), done.name);
         // A terminal that cannot be written to shows nothing; the build goes on.
         drop(self.bars.println(line));
     }
@@ -304,7 +315,8 @@ impl Terminal {
             if total == Some(current) && current > 0 {
                 entry.transfers.remove(what);
             } else {
-                let bar = total.filter(|total| *total > 0).map_or(String::new(), |total| bar_text(current, total));
+                let bar =
+                    total.filter(|total| *total > 0).map_or(String::new(), |total| bar_text(current, total));
                 entry.transfers.insert(what.to_owned(), format!("{bar}{}", amount(what, current, total)));
             }
             entry.redraw();
@@ -335,12 +347,14 @@ impl Reporter for Terminal {
             Event::Finished { vertex, how } => self.finish(&Item::Vertex(vertex), &how),
             Event::PhaseStarted { name } => self.start(Item::Phase(name.to_owned()), name),
             Event::PhaseNote { name, text } => {
-                self.change(&Item::Phase(name.to_owned()), |entry| entry.output(format!("{text}\n").as_bytes()));
+                self.change(&Item::Phase(name.to_owned()), |entry| {
+                    entry.output(format!("{text}\n").as_bytes())
+                });
             }
             Event::PhaseProgress { name, what, current, total } => {
                 self.transfer(&Item::Phase(name.to_owned()), what, current, total);
             }
-            Event::PhaseFinished { name } => self.finish(&Item::Phase(name.to_owned()), &Finish::Done),
+            Event::PhaseFinished { name, how } => self.finish(&Item::Phase(name.to_owned()), &how),
             Event::Warning { text } => drop(self.bars.println(text)),
         }
     }
@@ -379,7 +393,9 @@ impl Reporter for Json {
             Event::PhaseProgress { name, what, current, total } => {
                 json!({ "event": "progress", "phase": name, "what": what, "current": current, "total": total })
             }
-            Event::PhaseFinished { name } => json!({ "event": "finished", "phase": name, "result": "done" }),
+            Event::PhaseFinished { name, how } => {
+                json!({ "event": "finished", "phase": name, "result": finish_text(&how).to_lowercase() })
+            }
             Event::Warning { text } => json!({ "event": "warning", "text": text }),
         };
         value["milliseconds"] = json!(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));

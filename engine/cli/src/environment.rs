@@ -1,4 +1,7 @@
-#![allow(clippy::disallowed_methods, reason = "the one place that reads the environment and the home directory")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the environment and the home directory"
+)]
 //! What the environment says: where the store is, which credentials and proxies there are, how much is logged.
 //!
 //! Everything works under any uid, without a passwd entry, with HOME unset or read-only.
@@ -51,13 +54,15 @@ fn usual_places() -> Vec<PathBuf> {
 
 fn is_usable(path: &Path) -> bool {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.is_ok() && rustix::fs::access(path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok()
+    made.is_ok()
+        && rustix::fs::access(path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 /// A directory that is ours and nobody else's: others can make names in a shared temporary directory, too.
 fn temporary_place() -> Result<PathBuf, Failure> {
     let uid = rustix::process::geteuid().as_raw();
-    let place = path_variable("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp")).join(format!("cooper-{uid}"));
+    let place =
+        path_variable("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp")).join(format!("cooper-{uid}"));
     let failed = |reason: String| {
         let message = format!("no place for the store: {reason}");
         Failure::Engine(Error::new(Fault::Host, message).hint("name a writable directory with `--store`"))
@@ -68,7 +73,8 @@ fn temporary_place() -> Result<PathBuf, Failure> {
         }
         _ => {}
     }
-    let found = place.symlink_metadata().map_err(|error| failed(format!("`{}`: {error}", place.display())))?;
+    let found =
+        place.symlink_metadata().map_err(|error| failed(format!("`{}`: {error}", place.display())))?;
     if !found.is_dir() || found.uid() != uid || found.mode() & 0o022 != 0 {
         return Err(failed(format!("`{}` is not a directory of our own", place.display())));
     }
@@ -78,7 +84,11 @@ fn temporary_place() -> Result<PathBuf, Failure> {
 fn open_at(path: &Path) -> Result<Store, Failure> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
         let message = format!("cannot make the store `{}`", path.display());
-        Failure::Engine(Error::new(Fault::Host, message).caused_by(error).hint("name a writable directory with `--store`"))
+        Failure::Engine(
+            Error::new(Fault::Host, message)
+                .caused_by(error)
+                .hint("name a writable directory with `--store`"),
+        )
     })?;
     // Steps name it to their own process, whose working directory is another.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -91,13 +101,18 @@ pub(crate) fn registry_options(insecure: &[String]) -> Result<ClientOptions, Fai
     Ok(ClientOptions {
         keychain: keychain()?,
         insecure: insecure.iter().cloned().collect::<BTreeSet<_>>(),
-        proxies: Proxies { http: either("HTTP_PROXY"), https: either("HTTPS_PROXY"), none: either("NO_PROXY") },
+        proxies: Proxies {
+            http: either("HTTP_PROXY"),
+            https: either("HTTPS_PROXY"),
+            none: either("NO_PROXY"),
+        },
         ..ClientOptions::anonymous()
     })
 }
 
 fn keychain() -> Result<Keychain, Failure> {
-    let directory = path_variable("DOCKER_CONFIG").or_else(|| path_variable("HOME").map(|home| home.join(".docker")));
+    let directory =
+        path_variable("DOCKER_CONFIG").or_else(|| path_variable("HOME").map(|home| home.join(".docker")));
     let Some(path) = directory.map(|directory| directory.join("config.json")) else {
         return Ok(Keychain::empty());
     };
@@ -119,7 +134,8 @@ pub(crate) fn start_logging(verbosity: u8) {
         2 => Some("debug"),
         _ => Some("trace"),
     };
-    let Some(filter) = variable("COOPER_LOG").or_else(|| level.map(|level| format!("warn,cooper={level}"))) else {
+    let Some(filter) = variable("COOPER_LOG").or_else(|| level.map(|level| format!("warn,cooper={level}")))
+    else {
         return;
     };
     let filter = tracing_subscriber::EnvFilter::new(filter);

@@ -29,7 +29,9 @@ fn main() -> ExitCode {
         return runner::step();
     }
     std::panic::set_hook(Box::new(|panic| {
-        complain(&format!("error: cooper has a bug: {panic}\nhint: please report this with the command and the Dockerfile"));
+        complain(&format!(
+            "error: cooper has a bug: {panic}\nhint: please report this with the command and the Dockerfile"
+        ));
     }));
     std::panic::catch_unwind(run).unwrap_or(ExitCode::from(failure::BUG))
 }
@@ -73,7 +75,9 @@ fn usage(error: &clap::Error) -> ExitCode {
     drop(error.print());
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ if std::env::args_os().nth(1).is_some_and(|first| first == "run") => ExitCode::from(commands::run::OWN_FAILURE),
+        _ if std::env::args_os().nth(1).is_some_and(|first| first == "run") => {
+            ExitCode::from(commands::run::OWN_FAILURE)
+        }
         _ => ExitCode::from(2),
     }
 }

@@ -70,7 +70,9 @@ pub(crate) fn parse(text: &str) -> Result<Output, Failure> {
                 }
                 last = Some(key);
             }
-            None => return Err(usage(format!("`{field}` after `{}` has no value", last.unwrap_or("the start")))),
+            None => {
+                return Err(usage(format!("`{field}` after `{}` has no value", last.unwrap_or("the start"))));
+            }
         }
     }
     let kind = fields.remove("type").ok_or_else(|| usage("it has no type".to_owned()))?;
@@ -94,7 +96,9 @@ pub(crate) fn parse(text: &str) -> Result<Output, Failure> {
         None | Some("gzip") => Compression::Gzip,
         Some("zstd") => Compression::Zstd,
         Some("uncompressed") => Compression::None,
-        Some(other) => return Err(usage(format!("compression `{other}` is not one of gzip, zstd, uncompressed"))),
+        Some(other) => {
+            return Err(usage(format!("compression `{other}` is not one of gzip, zstd, uncompressed")));
+        }
     };
     let names: Vec<String> =
         fields.get("name").map(|name| name.split('|').map(str::to_owned).collect()).unwrap_or_default();
@@ -128,11 +132,16 @@ mod tests {
 
     #[test]
     fn outputs_are_read_or_refused() {
-        let check = |text: &str, kind: Kind| assert_eq!(parse(text).ok().map(|output| output.kind), Some(kind), "{text}");
+        let check = |text: &str, kind: Kind| {
+            assert_eq!(parse(text).ok().map(|output| output.kind), Some(kind), "{text}")
+        };
         let path = |path: &str| Destination::Path(path.into());
         check("out", Kind::Local { destination: "out".into() });
         check("-", Kind::Tar { destination: Destination::Stdout });
-        check("type=oci,dest=x,tar=false", Kind::Oci { destination: path("x"), directory: Some(true), names: vec![] });
+        check(
+            "type=oci,dest=x,tar=false",
+            Kind::Oci { destination: path("x"), directory: Some(true), names: vec![] },
+        );
         check("type=registry,name=a|b", Kind::Image { names: vec!["a".into(), "b".into()], push: true });
         check("type=docker,dest=-", Kind::Docker { destination: Destination::Stdout, names: vec![] });
         let refused = |text: &str, part: &str| match parse(text) {

@@ -24,7 +24,12 @@ pub(crate) fn step() -> ExitCode {
 struct NoSandbox;
 
 impl StepRunner for NoSandbox {
-    fn run(&self, _: &StepRequest, _: &mut dyn StepOutput, _: &CancelToken) -> Result<StepOutcome, StepError> {
+    fn run(
+        &self,
+        _: &StepRequest,
+        _: &mut dyn StepOutput,
+        _: &CancelToken,
+    ) -> Result<StepOutcome, StepError> {
         Err(StepError::Unsupported("a sandbox to run in: this binary was built without it,".to_owned()))
     }
 }

@@ -1,4 +1,7 @@
-#![allow(clippy::disallowed_methods, reason = "the command line reads and writes the files that its flags name")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the command line reads and writes the files that its flags name"
+)]
 //! `cooper build`.
 
 use std::collections::BTreeMap;
@@ -9,7 +12,7 @@ use std::process::ExitCode;
 use cooper_build::archive;
 use cooper_build::build::{Builder, Built, Loaded, load};
 use cooper_build::export;
-use cooper_build::report::Event;
+use cooper_build::report::phase;
 use cooper_build::request::{
     BuildRequest, CacheUse, ContextSource, DOCKERFILE_BYTES, DockerfileSource, NamedContext, SECRET_BYTES,
 };
@@ -59,7 +62,8 @@ pub(crate) fn build(arguments: BuildArguments) -> Result<ExitCode, Failure> {
     let builder =
         Builder { store: &store, images: &images, runner: &*runner, reporter: &*display, cancel: &cancel };
     let built = builder.build(request, &loaded)?;
-    let delivery = Delivery { store: &store, images: &images, builder, built: &built, tags: &tags, cancel: &cancel };
+    let delivery =
+        Delivery { store: &store, images: &images, builder, built: &built, tags: &tags, cancel: &cancel };
     let mut image = None;
     for output in &outputs {
         if let Some(record) = delivery.deliver(output, request.source_date_epoch)? {
@@ -92,8 +96,10 @@ fn refuse(arguments: &BuildArguments) -> Result<(), Failure> {
 }
 
 fn outputs(arguments: &BuildArguments) -> Result<Vec<Output>, Failure> {
-    let mut outputs: Vec<Output> = arguments.output.iter().map(|text| outputs::parse(text)).collect::<Result<_, _>>()?;
-    let image = |push| Output { kind: Kind::Image { names: Vec::new(), push }, compression: Compression::Gzip };
+    let mut outputs: Vec<Output> =
+        arguments.output.iter().map(|text| outputs::parse(text)).collect::<Result<_, _>>()?;
+    let image =
+        |push| Output { kind: Kind::Image { names: Vec::new(), push }, compression: Compression::Gzip };
     if arguments.push || arguments.load || outputs.is_empty() {
         outputs.push(image(arguments.push));
     }
@@ -201,7 +207,9 @@ fn sources(arguments: &BuildArguments, store: &Store) -> Result<Sources, Failure
     }
     let path = PathBuf::from(context);
     let metadata = std::fs::metadata(&path).map_err(|error| {
-        Failure::Engine(Error::new(Fault::Usage, format!("cannot use the context `{context}`")).caused_by(error))
+        Failure::Engine(
+            Error::new(Fault::Usage, format!("cannot use the context `{context}`")).caused_by(error),
+        )
     })?;
     let from_archive = !metadata.is_dir();
     let dockerfile = match file {
@@ -245,10 +253,15 @@ fn stdin_context(file: Option<&str>, store: &Store) -> Result<Sources, Failure> 
     }
     // Beside the store, which is the one place that can be written in any case.
     let spool = tempfile::Builder::new().prefix("context-").tempfile_in(store.path());
-    let mut spool = spool.map_err(|error| Failure::Engine(Error::host("cannot keep the context from stdin", error)))?;
-    let copied = std::io::copy(&mut reader.take(STDIN_BYTES + 1), spool.as_file_mut()).map_err(stdin_failed)?;
+    let mut spool =
+        spool.map_err(|error| Failure::Engine(Error::host("cannot keep the context from stdin", error)))?;
+    let copied =
+        std::io::copy(&mut reader.take(STDIN_BYTES + 1), spool.as_file_mut()).map_err(stdin_failed)?;
     if copied > STDIN_BYTES {
-        return Err(Failure::Engine(Error::new(Fault::Limit, format!("the context has more than {STDIN_BYTES} bytes"))));
+        return Err(Failure::Engine(Error::new(
+            Fault::Limit,
+            format!("the context has more than {STDIN_BYTES} bytes"),
+        )));
     }
     let dockerfile = DockerfileSource::InContext(file.unwrap_or("Dockerfile").to_owned());
     Ok((ContextSource::TarFile(spool.path().to_owned()), dockerfile, Some(spool)))
@@ -408,7 +421,9 @@ impl Delivery<'_> {
                     self.store.tag_image(name, &image)?;
                 }
                 if *push {
-                    names.iter().try_for_each(|name| push_image(self.store, self.images, &image, name, self.builder.reporter, self.cancel))?;
+                    names.iter().try_for_each(|name| {
+                        push_image(self.store, self.images, &image, name, self.builder.reporter, self.cancel)
+                    })?;
                 }
                 Ok(Some(image))
             }
@@ -479,19 +494,24 @@ pub(crate) fn push_image(
     reporter: &dyn cooper_build::report::Reporter,
     cancel: &CancelToken,
 ) -> Result<(), Failure> {
-    let phase = format!("push {name}");
-    reporter.event(Event::PhaseStarted { name: &phase });
-    let transfers = Transfers::new(reporter, &phase, cancel);
-    let pushed = images.client()?.push(store, &image.descriptor, name, &[], &transfers);
-    reporter.event(Event::PhaseFinished { name: &phase });
-    pushed.map_err(|error| {
-        let fault = Error::from_image(&error);
-        Failure::Engine(Error::new(fault, format!("cannot push `{name}`")).caused_by(error))
-    })
+    let shown = format!("push {name}");
+    let pushed = phase(reporter, &shown, || {
+        let transfers = Transfers::new(reporter, &shown, cancel);
+        let pushed = images.client()?.push(store, &image.descriptor, name, &[], &transfers);
+        pushed.map_err(|error| {
+            let fault = Error::from_image(&error);
+            Error::new(fault, format!("cannot push `{name}`")).caused_by(error)
+        })
+    });
+    Ok(pushed?)
 }
 
 /// Writes the files and the line that tell what was built.
-fn report(arguments: &BuildArguments, tags: &[Reference], image: Option<&ImageRecord>) -> Result<(), Failure> {
+fn report(
+    arguments: &BuildArguments,
+    tags: &[Reference],
+    image: Option<&ImageRecord>,
+) -> Result<(), Failure> {
     let digest = image.map(|image| image.digest().to_string());
     if let Some(path) = &arguments.iidfile {
         let text = digest.clone().unwrap_or_default();
@@ -501,7 +521,10 @@ fn report(arguments: &BuildArguments, tags: &[Reference], image: Option<&ImageRe
         let mut metadata = serde_json::Map::new();
         if let Some(image) = image {
             let names: Vec<String> = tags.iter().map(Reference::to_string).collect();
-            metadata.insert("containerimage.config.digest".into(), image.manifest.config.digest.to_string().into());
+            metadata.insert(
+                "containerimage.config.digest".into(),
+                image.manifest.config.digest.to_string().into(),
+            );
             metadata.insert(
                 "containerimage.descriptor".into(),
                 serde_json::json!({

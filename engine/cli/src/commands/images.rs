@@ -1,4 +1,7 @@
-#![allow(clippy::disallowed_methods, reason = "the command line reads and writes the files that its flags name")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the command line reads and writes the files that its flags name"
+)]
 //! Images of the store: pull, push, tag, list, inspect, save, load, remove, prune.
 
 use std::process::ExitCode;
@@ -20,8 +23,8 @@ use cooper_image::store::{PruneOptions, Store, TagsToo};
 use super::build::{push_image, references, write_to};
 use super::values;
 use crate::arguments::{
-    ImagesArguments, InspectArguments, LoadArguments, PruneArguments, PullArguments, PushArguments, RmiArguments,
-    SaveArguments, SaveFormat, TagArguments,
+    ImagesArguments, InspectArguments, LoadArguments, PruneArguments, PullArguments, PushArguments,
+    RmiArguments, SaveArguments, SaveFormat, TagArguments,
 };
 use crate::display::{bytes, display};
 use crate::environment::{open_store, registry_options, start_logging};
@@ -114,7 +117,8 @@ pub(crate) fn images(arguments: ImagesArguments) -> Result<ExitCode, Failure> {
     let mut rows = vec![["NAME", "PLATFORM", "DIGEST", "SIZE", "CREATED"].map(str::to_owned)];
     for tag in &tags {
         let record = store.image(&tag.digest)?;
-        let size = record.as_ref().map(|record| record.layers.iter().map(|layer| layer.descriptor.size).sum());
+        let size =
+            record.as_ref().map(|record| record.layers.iter().map(|layer| layer.descriptor.size).sum());
         let created = record.and_then(|record| record.config.created);
         let name = tag.name.parse::<Reference>().map_or_else(|_| tag.name.clone(), |name| name.familiar());
         rows.push([
@@ -138,7 +142,8 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
         }
     }
     let line = |row: &[String; N]| {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         cells.join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -167,10 +172,13 @@ pub(crate) fn save(arguments: SaveArguments) -> Result<ExitCode, Failure> {
     let mut exports: Vec<Export> = Vec::new();
     for name in &arguments.images {
         let record = find_or_fail(&store, name, &Platform::linux_amd64())?;
-        let named = reference(name).ok().filter(|found| found.digest().is_none() && name.parse::<Digest>().is_err());
+        let named =
+            reference(name).ok().filter(|found| found.digest().is_none() && name.parse::<Digest>().is_err());
         match exports.iter_mut().find(|export| export.descriptor.digest == *record.digest()) {
             Some(export) => export.names.extend(named),
-            None => exports.push(Export { descriptor: record.descriptor, names: named.into_iter().collect() }),
+            None => {
+                exports.push(Export { descriptor: record.descriptor, names: named.into_iter().collect() })
+            }
         }
     }
     let (cancel, reporter) = (CancelToken::new(), Silent);
@@ -255,7 +263,9 @@ pub(crate) fn rmi(arguments: RmiArguments) -> Result<ExitCode, Failure> {
     let store = open_store(&arguments.store)?;
     for name in &arguments.images {
         let names: Vec<String> = match name.parse::<Digest>() {
-            Ok(digest) => store.tags()?.into_iter().filter(|tag| tag.digest == digest).map(|tag| tag.name).collect(),
+            Ok(digest) => {
+                store.tags()?.into_iter().filter(|tag| tag.digest == digest).map(|tag| tag.name).collect()
+            }
             Err(_) => vec![cooper_image::image::tag_name(&reference(name)?)],
         };
         let mut removed = false;

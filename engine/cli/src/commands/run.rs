@@ -1,4 +1,7 @@
-#![allow(clippy::disallowed_methods, reason = "the command line opens the host directories that its flags name")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the command line opens the host directories that its flags name"
+)]
 //! `cooper run`: a command in an image's file system, as a `RUN` step would run it.
 //!
 //! stdio is passed through; the exit code is the command's. Our own failures are 125, a command that cannot be executed
@@ -18,8 +21,8 @@ use cooper_build::run::{DEFAULT_PATH, step_failed};
 use cooper_build::scope::Variables;
 use cooper_build::source::{ImageProvider, StoreImages};
 use cooper_build::step::{
-    Bytes, CancelToken, Limit, NetworkPolicy, OutputStream, Record, StepError, StepMount, StepMountSource, StepOutput,
-    StepRequest, Stdin, TreeRecord,
+    Bytes, CancelToken, Limit, NetworkPolicy, OutputStream, Record, Stdin, StepError, StepMount,
+    StepMountSource, StepOutput, StepRequest, TreeRecord,
 };
 use cooper_build::{Error, Fault};
 use cooper_image::image::ImageRecord;
@@ -87,7 +90,10 @@ fn try_run(arguments: RunArguments) -> Result<u8, Failure> {
     if !outcome.exit.success() && !outcome.unimplemented.is_empty() {
         let calls: Vec<String> =
             outcome.unimplemented.iter().map(|(name, count)| format!("{name} ({count})")).collect();
-        crate::complain(&format!("cooper: the command asked for system calls that there are not yet: {}", calls.join(", ")));
+        crate::complain(&format!(
+            "cooper: the command asked for system calls that there are not yet: {}",
+            calls.join(", ")
+        ));
     }
     Ok(outcome.exit.code())
 }

@@ -27,7 +27,8 @@ pub(crate) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
 
 /// `90s`, `10m`, `1h30m`, `7d`; a bare number is seconds.
 pub(crate) fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
-    let wrong = || Failure::usage(format!("invalid {flag} `{text}`: expected a time as 90s, 10m, 1h30m or 7d"));
+    let wrong =
+        || Failure::usage(format!("invalid {flag} `{text}`: expected a time as 90s, 10m, 1h30m or 7d"));
     let mut seconds: u64 = 0;
     let mut rest = text;
     while !rest.is_empty() {
@@ -60,15 +61,29 @@ pub(crate) fn hosts(texts: &[String]) -> Result<Vec<(String, IpAddr)>, Failure> 
     texts
         .iter()
         .map(|text| {
-            parse(text).ok_or_else(|| Failure::usage(format!("invalid --add-host `{text}`: expected NAME:ADDRESS")))
+            parse(text)
+                .ok_or_else(|| Failure::usage(format!("invalid --add-host `{text}`: expected NAME:ADDRESS")))
         })
         .collect()
 }
 
 /// The names that `--ulimit` takes, as `ulimit` and Docker have them.
 const ULIMITS: &[&str] = &[
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-    "rttime", "sigpending", "stack",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// The limits of steps.
@@ -130,7 +145,11 @@ mod tests {
     fn sizes_and_times_are_read_or_refused() {
         assert_eq!(size("--memory", "512m").ok(), Some(512 << 20));
         assert_eq!(size("--memory", "7").ok(), Some(7));
-        assert!(size("--memory", "1x").is_err() && size("--memory", "0").is_err() && size("--memory", "99999999999g").is_err());
+        assert!(
+            size("--memory", "1x").is_err()
+                && size("--memory", "0").is_err()
+                && size("--memory", "99999999999g").is_err()
+        );
         assert_eq!(duration("--timeout", "1h30m").ok(), Some(Duration::from_secs(5400)));
         assert_eq!(duration("--timeout", "90").ok(), Some(Duration::from_secs(90)));
         assert!(duration("--timeout", "").is_err() && duration("--timeout", "5w").is_err());
@@ -139,10 +158,19 @@ mod tests {
     #[test]
     fn hosts_and_limits_are_read_or_refused() {
         let read = hosts(&["db:10.0.0.1".to_owned(), "six=[::1]".to_owned()]).unwrap_or_default();
-        assert_eq!(read, [("db".to_owned(), IpAddr::from([10, 0, 0, 1])), ("six".to_owned(), "::1".parse().expect("an address"))]);
+        assert_eq!(
+            read,
+            [
+                ("db".to_owned(), IpAddr::from([10, 0, 0, 1])),
+                ("six".to_owned(), "::1".parse().expect("an address"))
+            ]
+        );
         assert!(hosts(&["db".to_owned()]).is_err());
         let read = limits(None, &["nofile=10:20".to_owned(), "core=0".to_owned()], None, "--timeout");
-        assert_eq!(read.map(|limits| limits.ulimits).ok(), Some(BTreeMap::from([("nofile".to_owned(), (10, 20)), ("core".to_owned(), (0, 0))])));
+        assert_eq!(
+            read.map(|limits| limits.ulimits).ok(),
+            Some(BTreeMap::from([("nofile".to_owned(), (10, 20)), ("core".to_owned(), (0, 0))]))
+        );
         assert!(limits(None, &["files=1".to_owned()], None, "--timeout").is_err());
     }
 }
