@@ -4,7 +4,7 @@
 
 int main(void)
 {
-    unsigned a, b, c, d;
+    unsigned a = 0, b = 0, c = 0, d = 0;
     TRUE(__get_cpuid(0, &a, &b, &c, &d));
     TRUE(__get_cpuid(1, &a, &b, &c, &d));
     /* v2 and what it rests on. */

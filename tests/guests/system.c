@@ -59,7 +59,7 @@ int main(void)
     cpu_set_t set;
     TRUE(syscall(SYS_sched_getaffinity, 0, sizeof set, &set) > 0);
     SHOW(sched_yield());
-    SHOW(sched_getscheduler(0));
+    SHOW(syscall(SYS_sched_getscheduler, 0));
     SHOW(getpriority(PRIO_PROCESS, 0));
     SHOW(setpriority(PRIO_PROCESS, 0, 5));
     SHOW(getpriority(PRIO_PROCESS, 0));
