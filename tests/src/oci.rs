@@ -45,7 +45,7 @@ pub fn digest(bytes: &[u8]) -> String {
 fn named(hash: &[u8]) -> String {
     hash.iter().fold("sha256:".to_owned(), |mut text, byte| {
         use std::fmt::Write as _;
-        drop(write!(text, "{byte:02x}"));
+        let _ = write!(text, "{byte:02x}");
         text
     })
 }
