@@ -211,6 +211,31 @@ const DEBIAN_HOOKS: [&str; 4] = [
     r#"rm -rf "$1"/var/log/*.log "$1"/var/log/apt "$1"/var/cache/apt/*.bin"#,
 ];
 
+/// A package of Debian 12, fetched once; the image that it is installed into has to be Debian 12 too.
+pub fn package(name: &str) -> Result<PathBuf> {
+    let packages = target_directory()?.join("bases/packages");
+    fs::create_dir_all(&packages)?;
+    let to = packages.join(format!("{name}.deb"));
+    let lock = File::create(packages.join(format!("{name}.lock")))?;
+    lock.lock()?;
+    if to.exists() {
+        return Ok(to);
+    }
+    let work = tempfile::tempdir()?;
+    // A root without packages: it only carries the archive's keys and lists for the download.
+    let mut command = process::command("mmdebstrap", ["--quiet", "--variant=custom"]);
+    command.arg(r#"--aptopt=Acquire::Check-Valid-Until "false""#);
+    command.arg(format!(
+        r#"--customize-hook=cd {} && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download {name}"#,
+        work.path().display()
+    ));
+    command.arg("bookworm").arg(work.path().join("none.tar"));
+    process::run_with(&mut command, b"", Duration::from_secs(300))?.ok()?;
+    let found = fs::read_dir(work.path())?.flatten().find(|entry| entry.path().extension().is_some_and(|e| e == "deb"));
+    fs::copy(found.with_context(|| format!("no package {name}"))?.path(), &to)?;
+    Ok(to)
+}
+
 fn debian(to: &Path, include: Option<&str>) -> Result<()> {
     let mut command = process::command("mmdebstrap", ["--variant=minbase", "--skip=output/dev"]);
     // A mirror may be a snapshot that is past its date; signatures are checked all the same.

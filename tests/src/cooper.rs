@@ -175,10 +175,10 @@ impl Cooper {
     }
 }
 
-/// Copies a directory with modes and symbolic links; owners become ours.
+/// Copies a directory with symbolic links; owners become ours, modes 0755 or 0644, whatever umask the clone was made with.
 pub fn copy_directory(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
-    fs::set_permissions(to, fs::metadata(from)?.permissions())?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
         let entry = entry?;
         let target = to.join(entry.file_name());
@@ -189,6 +189,8 @@ pub fn copy_directory(from: &Path, to: &Path) -> Result<()> {
             std::os::unix::fs::symlink(fs::read_link(entry.path())?, &target)?;
         } else {
             fs::copy(entry.path(), &target)?;
+            let mode = if entry.metadata()?.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
+            fs::set_permissions(&target, fs::Permissions::from_mode(mode))?;
         }
     }
     Ok(())

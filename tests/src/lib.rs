@@ -13,6 +13,7 @@
 //! - [`pod`]: the locked-down pod, as Kubernetes' restricted profile makes it;
 //! - [`bases`]: base images from Debian's packages; [`registry`]: a registry on loopback;
 //! - [`oci`]: layouts, read and written without anybody's help; [`listing`]: file systems compared entry by entry;
+//! - [`runtime`]: images unpacked and started by other programs;
 //! - [`guests`]: the C programs in `tests/guests`, compiled in their variants;
 //! - [`process`]: commands with a deadline.
 #![allow(
@@ -30,4 +31,5 @@ pub mod oci;
 pub mod pod;
 pub mod process;
 pub mod registry;
+pub mod runtime;
 pub mod suite;

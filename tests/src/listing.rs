@@ -150,6 +150,12 @@ impl Listing {
         bail!("{what}: {} differences\n{}\n[{more} more]", lines.len(), lines[..lines.len() - more].join("\n"))
     }
 
+    /// One line per entry without times, as the recorded listings have it.
+    pub fn recorded(&self) -> String {
+        let line = |(path, entry): (&String, &Entry)| format!("{path} {}\n", Entry { mtime: 0, ..entry.clone() });
+        self.0.iter().map(line).collect()
+    }
+
     /// Without the entries at and below some paths.
     #[must_use]
     pub fn without(mut self, paths: &[&str]) -> Self {

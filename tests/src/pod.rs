@@ -203,6 +203,7 @@ fn file_system(plan: &Plan, root: &Path) -> Result<()> {
     namespaces(libc::CLONE_NEWNS)?;
     mount("none", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")?;
     bind(Path::new("/"), root)?;
+    temporary_files(root)?;
     proc(&root.join("proc"))?;
     dev(&root.join("dev"))?;
     if root.join("sys").is_dir() {
@@ -220,6 +221,17 @@ fn file_system(plan: &Plan, root: &Path) -> Result<()> {
     }
     read_only(root, 0)?;
     pivot(root)
+}
+
+/// Where /tmp is a mount of its own, the pod sees it too, read-only: inputs and the writable directory lie there.
+fn temporary_files(root: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let tmp = Path::new("/tmp");
+    if fs::metadata(tmp)?.dev() != fs::metadata("/")?.dev() {
+        bind(tmp, &root.join("tmp"))?;
+        read_only(&root.join("tmp"), 0)?;
+    }
+    Ok(())
 }
 
 fn proc(at: &Path) -> Result<()> {
