@@ -1,6 +1,6 @@
 //! The binary under test, with a store and a home of its own, outside the pod or inside it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -117,12 +117,28 @@ impl Cooper {
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Command> {
         let mut words = vec![self.program.as_os_str().to_owned()];
         words.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self.start(&[], &words)
+    }
+
+    /// Any words, where cooper would run, with more variables in the environment.
+    fn start(&self, environment: &[(&str, &str)], words: &[OsString]) -> Result<Command> {
         let Some(pod) = &self.pod else {
             let mut command = process::command(&words[0], &words[1..]);
             command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.home()).env("TMPDIR", self.home());
+            command.envs(environment.iter().copied());
             return Ok(command);
         };
-        pod.command(words)
+        pod.command_with(environment, words)
+    }
+
+    /// The binary, where the place can read it.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Runs a shell script where cooper would run; `exec` in it gives cooper the shell's place, in the pod PID 1.
+    pub fn shell(&self, script: &str) -> Result<Output> {
+        process::run(&mut self.start(&[], &["sh".into(), "-c".into(), script.into()])?)
     }
 
     /// Runs `cooper ARGUMENTS` to its end, on the store of this place.
@@ -142,10 +158,20 @@ impl Cooper {
 
     /// `cooper VERB --store STORE REST`.
     pub fn on_store<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Command> {
-        let mut words: Vec<_> = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
-        let at = words.len().min(1);
+        self.on_store_with(&[], arguments)
+    }
+
+    /// The same with more variables in the environment.
+    pub fn on_store_with<A: AsRef<OsStr>>(
+        &self,
+        environment: &[(&str, &str)],
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Command> {
+        let mut words = vec![self.program.as_os_str().to_owned()];
+        words.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        let at = words.len().min(2);
         words.splice(at..at, ["--store".into(), self.store().into_os_string()]);
-        self.command(words)
+        self.start(environment, &words)
     }
 
     /// Brings a base into the store under its own name, by `cooper load`.

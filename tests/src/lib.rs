@@ -15,6 +15,7 @@
 //! - [`oci`]: layouts, read and written without anybody's help; [`listing`]: file systems compared entry by entry;
 //! - [`runtime`]: images unpacked and started by other programs;
 //! - [`guests`]: the C programs in `tests/guests`, compiled in their variants;
+//! - [`transcript`]: commands with the answers they have to give;
 //! - [`process`]: commands with a deadline.
 #![allow(
     clippy::disallowed_methods,
@@ -33,3 +34,4 @@ pub mod process;
 pub mod registry;
 pub mod runtime;
 pub mod suite;
+pub mod transcript;

@@ -195,6 +195,17 @@ impl Image {
     }
 }
 
+/// The same image with a config that promises other diff IDs, written into the same layout.
+pub fn with_diff_ids(image: &Image, diff_ids: &[&str]) -> Result<Image> {
+    let mut config = image.config.clone();
+    config["rootfs"]["diff_ids"] = json!(diff_ids);
+    let mut manifest = image.manifest.clone();
+    manifest["config"] = put(&image.layout, &serde_json::to_vec(&config)?, CONFIG)?;
+    let at = put(&image.layout, &serde_json::to_vec(&manifest)?, MANIFEST)?;
+    let digest = at["digest"].as_str().context("a descriptor without a digest")?.to_owned();
+    Ok(Image { layout: image.layout.clone(), digest, manifest, config })
+}
+
 /// Packs a layout as an OCI archive with one image under the given name.
 pub fn archive(image: &Image, reference: &str, to: &Path) -> Result<()> {
     let mut archive = tar::Builder::new(File::create(to)?);

@@ -56,8 +56,21 @@ impl Pod {
 
     /// The command that runs `words` inside, to be completed by the caller.
     pub fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<Command> {
+        self.command_with(&[], words)
+    }
+
+    /// The same with more variables in the environment.
+    pub fn command_with<S: AsRef<OsStr>>(
+        &self,
+        environment: &[(&str, &str)],
+        words: impl IntoIterator<Item = S>,
+    ) -> Result<Command> {
         let mut command = Command::new(program()?);
-        command.arg("--home").arg(self.home()).arg("--").args(words);
+        command.arg("--home").arg(self.home());
+        for (key, value) in environment {
+            command.arg("--env").arg(format!("{key}={value}"));
+        }
+        command.arg("--").args(words);
         Ok(command)
     }
 
