@@ -74,7 +74,9 @@ impl Base {
 
     fn make(self, at: &Path) -> Result<()> {
         // Made beside its place and renamed, so that a killed run leaves no half base.
-        let partial = tempfile::Builder::new().prefix("partial-").tempdir_in(at.parent().context("bases have a parent")?)?;
+        let partial = tempfile::Builder::new()
+            .prefix("partial-")
+            .tempdir_in(at.parent().context("bases have a parent")?)?;
         let layer = |name: &str| partial.path().join(name);
         let layout = partial.path().join("layout");
         let settings = |cmd: &'static [&'static str]| Settings { cmd, env: &[] };
@@ -133,7 +135,9 @@ pub struct Archive(tar::Builder<File>);
 impl Archive {
     /// A new archive.
     pub fn create(at: &Path) -> Result<Self> {
-        Ok(Self(tar::Builder::new(File::create(at).with_context(|| format!("cannot create {}", at.display()))?)))
+        Ok(Self(tar::Builder::new(
+            File::create(at).with_context(|| format!("cannot create {}", at.display()))?,
+        )))
     }
 
     fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
@@ -231,7 +235,9 @@ pub fn package(name: &str) -> Result<PathBuf> {
     ));
     command.arg("bookworm").arg(work.path().join("none.tar"));
     process::run_with(&mut command, b"", Duration::from_secs(300))?.ok()?;
-    let found = fs::read_dir(work.path())?.flatten().find(|entry| entry.path().extension().is_some_and(|e| e == "deb"));
+    let found = fs::read_dir(work.path())?
+        .flatten()
+        .find(|entry| entry.path().extension().is_some_and(|e| e == "deb"));
     fs::copy(found.with_context(|| format!("no package {name}"))?.path(), &to)?;
     Ok(to)
 }

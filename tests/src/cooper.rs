@@ -124,7 +124,11 @@ impl Cooper {
     fn start(&self, environment: &[(&str, &str)], words: &[OsString]) -> Result<Command> {
         let Some(pod) = &self.pod else {
             let mut command = process::command(&words[0], &words[1..]);
-            command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.home()).env("TMPDIR", self.home());
+            command
+                .env_clear()
+                .env("PATH", "/usr/bin:/bin")
+                .env("HOME", self.home())
+                .env("TMPDIR", self.home());
             command.envs(environment.iter().copied());
             return Ok(command);
         };
@@ -190,10 +194,18 @@ impl Cooper {
 
     /// The image that a tag of the store names, exported as an OCI archive and read back.
     pub fn image(&self, reference: &str) -> Result<Image> {
-        let name: String = reference.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let name: String =
+            reference.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let archive = self.home().join(format!("{name}.tar"));
-        self.run([OsStr::new("save"), OsStr::new("-o"), archive.as_os_str(), OsStr::new("--format"), OsStr::new("oci"), OsStr::new(reference)])?
-            .ok()?;
+        self.run([
+            OsStr::new("save"),
+            OsStr::new("-o"),
+            archive.as_os_str(),
+            OsStr::new("--format"),
+            OsStr::new("oci"),
+            OsStr::new(reference),
+        ])?
+        .ok()?;
         let layout = self.inputs().join(format!("{name}.layout"));
         drop(fs::remove_dir_all(&layout));
         tar::Archive::new(fs::File::open(&archive)?).unpack(&layout)?;

@@ -157,7 +157,9 @@ pub fn compile(program: &str, variant: Variant) -> Result<PathBuf> {
     let (compiler, flags) = variant.compiler();
     let mut command = process::command(compiler, ["-O1", "-w", "-pthread"]);
     command.args(flags).arg("-o").arg(&partial).arg(&source).arg("-lm");
-    process::run(&mut command)?.ok().with_context(|| format!("cannot compile {program} {}", variant.name()))?;
+    process::run(&mut command)?
+        .ok()
+        .with_context(|| format!("cannot compile {program} {}", variant.name()))?;
     fs::rename(&partial, &to)?;
     Ok(to)
 }
@@ -173,8 +175,10 @@ pub fn natively(program: &Path) -> Result<Output> {
 
 /// An image with all programs of a variant in `/guests`, on the variant's base. Made once per suite.
 pub fn image(variant: Variant) -> Result<Image> {
-    static MADE: [OnceLock<std::result::Result<(Image, PathBuf), String>>; 4] = [const { OnceLock::new() }; 4];
-    let made = MADE[variant as usize].get_or_init(|| make_image(variant).map_err(|error| format!("{error:#}")));
+    static MADE: [OnceLock<std::result::Result<(Image, PathBuf), String>>; 4] =
+        [const { OnceLock::new() }; 4];
+    let made =
+        MADE[variant as usize].get_or_init(|| make_image(variant).map_err(|error| format!("{error:#}")));
     made.as_ref().map(|(image, _)| image.clone()).map_err(|text| anyhow::anyhow!("{text}"))
 }
 

@@ -16,18 +16,16 @@
 //! - [`runtime`]: images unpacked and started by other programs;
 //! - [`guests`]: the C programs in `tests/guests`, compiled in their variants;
 //! - [`transcript`]: commands with the answers they have to give;
+//! - [`measure`]: what a command costs, for the benchmark;
 //! - [`process`]: commands with a deadline.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "the harness is a program of the host: it reads files, the environment and prints results"
-)]
+#![allow(clippy::print_stdout, reason = "the suites print their results")]
 
 pub mod bases;
 pub mod cooper;
 pub mod guests;
 pub mod listing;
 pub mod machine;
+pub mod measure;
 pub mod oci;
 pub mod pod;
 pub mod process;

@@ -130,7 +130,9 @@ impl Listing {
         for (path, mine) in &self.0 {
             match other.0.get(path) {
                 None => lines.push(format!("- {path} {mine}")),
-                Some(theirs) if !mine.same(theirs, times) => lines.push(format!("~ {path} {mine}\n  {path} {theirs}")),
+                Some(theirs) if !mine.same(theirs, times) => {
+                    lines.push(format!("~ {path} {mine}\n  {path} {theirs}"));
+                }
                 Some(_) => {}
             }
         }
@@ -147,19 +149,26 @@ impl Listing {
         }
         const SHOWN: usize = 40;
         let more = lines.len().saturating_sub(SHOWN);
-        bail!("{what}: {} differences\n{}\n[{more} more]", lines.len(), lines[..lines.len() - more].join("\n"))
+        bail!(
+            "{what}: {} differences\n{}\n[{more} more]",
+            lines.len(),
+            lines[..lines.len() - more].join("\n")
+        )
     }
 
     /// One line per entry without times, as the recorded listings have it.
     pub fn recorded(&self) -> String {
-        let line = |(path, entry): (&String, &Entry)| format!("{path} {}\n", Entry { mtime: 0, ..entry.clone() });
+        let line =
+            |(path, entry): (&String, &Entry)| format!("{path} {}\n", Entry { mtime: 0, ..entry.clone() });
         self.0.iter().map(line).collect()
     }
 
     /// Without the entries at and below some paths.
     #[must_use]
     pub fn without(mut self, paths: &[&str]) -> Self {
-        self.0.retain(|name, _| !paths.iter().any(|path| name == path || name.starts_with(&format!("{path}/"))));
+        self.0.retain(|name, _| {
+            !paths.iter().any(|path| name == path || name.starts_with(&format!("{path}/")))
+        });
         self
     }
 }
@@ -226,13 +235,15 @@ fn add(builder: &mut Builder, path: String, entry: &mut tar::Entry<'_, &[u8]>) -
     let target = entry.link_name_bytes().map(|link| String::from_utf8_lossy(&link).into_owned());
     if kind == EntryType::Link {
         let target = name(target.context("a hard link without a target")?.as_bytes());
-        let file = *builder.names.get(&target).with_context(|| format!("hard link {path} to nothing: {target}"))?;
+        let file =
+            *builder.names.get(&target).with_context(|| format!("hard link {path} to nothing: {target}"))?;
         builder.names.insert(path, file);
         return Ok(());
     }
     let xattrs = xattrs_of(entry)?;
     let header = entry.header().clone();
-    let devices = || Ok::<_, anyhow::Error>((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)));
+    let devices =
+        || Ok::<_, anyhow::Error>((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)));
     let kind = match kind {
         EntryType::Directory => Kind::Directory,
         EntryType::Symlink => Kind::Symlink(target.context("a symbolic link without a target")?),
@@ -246,7 +257,8 @@ fn add(builder: &mut Builder, path: String, entry: &mut tar::Entry<'_, &[u8]>) -
         }
     };
     // A directory over a directory keeps what is in it; anything else takes the place with all below.
-    let directory_below = builder.names.get(&path).is_some_and(|&file| builder.files[file].kind == Kind::Directory);
+    let directory_below =
+        builder.names.get(&path).is_some_and(|&file| builder.files[file].kind == Kind::Directory);
     if !(directory_below && kind == Kind::Directory) {
         builder.remove(&path);
     }
@@ -274,7 +286,12 @@ fn xattrs_of(entry: &mut tar::Entry<'_, &[u8]>) -> Result<BTreeMap<String, Vec<u
     Ok(xattrs)
 }
 
-fn walk(at: &Path, name: &str, builder: &mut Builder, inodes: &mut BTreeMap<(u64, u64), usize>) -> Result<()> {
+fn walk(
+    at: &Path,
+    name: &str,
+    builder: &mut Builder,
+    inodes: &mut BTreeMap<(u64, u64), usize>,
+) -> Result<()> {
     let mut below: Vec<_> = fs::read_dir(at)?.collect::<std::io::Result<_>>()?;
     below.sort_by_key(fs::DirEntry::file_name);
     for entry in below {

@@ -59,9 +59,8 @@ impl Need {
             Self::Program { name, package } => {
                 process::find(name).is_none().then(|| format!("needs `{name}` (Debian package {package})"))
             }
-            Self::File { path, package } => {
-                (!std::path::Path::new(path).exists()).then(|| format!("needs {path} (Debian package {package})"))
-            }
+            Self::File { path, package } => (!std::path::Path::new(path).exists())
+                .then(|| format!("needs {path} (Debian package {package})")),
             Self::Debian => crate::bases::debian_missing(),
             Self::Cooper => crate::cooper::missing(),
         }

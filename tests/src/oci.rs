@@ -70,11 +70,15 @@ pub fn write(layout: &Path, layers: &[&Path], settings: &Settings<'_>) -> Result
         "history": descriptors.iter().map(|_| json!({"created_by": "cooper tests"})).collect::<Vec<_>>(),
     });
     let config_at = put(layout, &serde_json::to_vec(&config)?, CONFIG)?;
-    let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config_at, "layers": descriptors});
+    let manifest =
+        json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config_at, "layers": descriptors});
     let mut manifest_at = put(layout, &serde_json::to_vec(&manifest)?, MANIFEST)?;
     manifest_at["annotations"] = json!({"org.opencontainers.image.ref.name": "latest"});
     fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    fs::write(layout.join("index.json"), serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [manifest_at]}))?)?;
+    fs::write(
+        layout.join("index.json"),
+        serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [manifest_at]}))?,
+    )?;
     read(layout, "latest")
 }
 
@@ -87,7 +91,8 @@ fn put(layout: &Path, bytes: &[u8], media_type: &str) -> Result<Value> {
 /// Compresses a layer into the layout; gives its descriptor and diff ID.
 fn write_layer(layout: &Path, layer: &Path) -> Result<(Value, String)> {
     let partial = layout.join("blobs/partial");
-    let mut out = flate2::write::GzEncoder::new(Hashing::new(File::create(&partial)?), flate2::Compression::fast());
+    let mut out =
+        flate2::write::GzEncoder::new(Hashing::new(File::create(&partial)?), flate2::Compression::fast());
     let mut diff = Sha256::new();
     let mut from = File::open(layer)?;
     let mut buffer = vec![0; 1 << 20];
@@ -102,7 +107,10 @@ fn write_layer(layout: &Path, layer: &Path) -> Result<(Value, String)> {
     let done = out.finish()?;
     let digest = named(done.hash.finalize().as_slice());
     fs::rename(&partial, blob_path(layout, &digest)?)?;
-    Ok((json!({"mediaType": LAYER_GZIP, "digest": digest, "size": done.size}), named(diff.finalize().as_slice())))
+    Ok((
+        json!({"mediaType": LAYER_GZIP, "digest": digest, "size": done.size}),
+        named(diff.finalize().as_slice()),
+    ))
 }
 
 /// A writer that hashes and counts.
@@ -150,9 +158,11 @@ pub fn blob(layout: &Path, of: &str) -> Result<Vec<u8>> {
 pub fn read(layout: &Path, tag: &str) -> Result<Image> {
     let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json"))?)?;
     let all = index["manifests"].as_array().context("index.json has no manifests")?;
-    let named = |m: &&Value| m["annotations"]["org.opencontainers.image.ref.name"].as_str().is_some_and(|name| {
-        name == tag || name.ends_with(&format!(":{tag}"))
-    });
+    let named = |m: &&Value| {
+        m["annotations"]["org.opencontainers.image.ref.name"]
+            .as_str()
+            .is_some_and(|name| name == tag || name.ends_with(&format!(":{tag}")))
+    };
     let descriptor = all.iter().find(named).or_else(|| (all.len() == 1).then(|| &all[0]));
     let descriptor = descriptor.with_context(|| format!("no image `{tag}` in {}", layout.display()))?;
     let digest = descriptor["digest"].as_str().context("a descriptor without a digest")?.to_owned();
@@ -170,7 +180,11 @@ impl Image {
         if descriptors.len() != diff_ids.len() {
             bail!("{} layers but {} diff IDs", descriptors.len(), diff_ids.len());
         }
-        descriptors.iter().zip(diff_ids).map(|(descriptor, diff_id)| self.layer(descriptor, diff_id)).collect()
+        descriptors
+            .iter()
+            .zip(diff_ids)
+            .map(|(descriptor, diff_id)| self.layer(descriptor, diff_id))
+            .collect()
     }
 
     fn layer(&self, descriptor: &Value, diff_id: &Value) -> Result<Vec<u8>> {

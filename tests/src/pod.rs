@@ -108,7 +108,8 @@ pub struct Plan {
 /// Becomes the parent of a pod: makes it, runs the command in it, and gives its exit code.
 pub fn enter(plan: &Plan) -> Result<i32> {
     let root = tempfile::Builder::new().prefix("cooper-pod-root-").tempdir_in("/tmp")?;
-    namespaces(libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS).context("cannot make namespaces")?;
+    namespaces(libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS)
+        .context("cannot make namespaces")?;
     // SAFETY: the program is single-threaded, so the child may go on with everything.
     let pid = check(unsafe { libc::fork() }).context("cannot fork")?;
     if pid == 0 {
@@ -183,13 +184,15 @@ fn forward_signals(to: libc::pid_t) {
 
 fn mount(source: &str, target: &Path, kind: &str, flags: libc::c_ulong, data: &str) -> Result<()> {
     let text = |text: &[u8]| CString::new(text).context("a path with a zero byte");
-    let (source, at, kind, data) =
-        (text(source.as_bytes())?, text(target.as_os_str().as_bytes())?, text(kind.as_bytes())?, text(data.as_bytes())?);
+    let (source, at, kind, data) = (
+        text(source.as_bytes())?,
+        text(target.as_os_str().as_bytes())?,
+        text(kind.as_bytes())?,
+        text(data.as_bytes())?,
+    );
     // SAFETY: four C strings that outlive the call.
-    check(unsafe {
-        libc::mount(source.as_ptr(), at.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast())
-    })
-    .with_context(|| format!("cannot mount on {}", target.display()))?;
+    check(unsafe { libc::mount(source.as_ptr(), at.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) })
+        .with_context(|| format!("cannot mount on {}", target.display()))?;
     Ok(())
 }
 
@@ -491,7 +494,8 @@ fn filter() -> Vec<libc::sock_filter> {
 
 fn seccomp() -> Result<()> {
     let mut instructions = filter();
-    let program = libc::sock_fprog { len: u16::try_from(instructions.len())?, filter: instructions.as_mut_ptr() };
+    let program =
+        libc::sock_fprog { len: u16::try_from(instructions.len())?, filter: instructions.as_mut_ptr() };
     // SAFETY: the program and its instructions outlive the call, which copies them.
     check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) })
         .context("cannot load the seccomp filter")?;

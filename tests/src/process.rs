@@ -82,7 +82,10 @@ fn tail(bytes: &[u8]) -> String {
 }
 
 /// Builds a command from a program and its arguments.
-pub fn command<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = A>) -> Command {
+pub fn command<A: AsRef<OsStr>>(
+    program: impl AsRef<OsStr>,
+    arguments: impl IntoIterator<Item = A>,
+) -> Command {
     let mut command = Command::new(program);
     command.args(arguments);
     command
@@ -129,7 +132,11 @@ fn show(command: &Command) -> String {
         .chain(command.get_args())
         .map(|word| {
             let word = word.to_string_lossy();
-            if word.is_empty() || word.contains(char::is_whitespace) { format!("'{word}'") } else { word.into_owned() }
+            if word.is_empty() || word.contains(char::is_whitespace) {
+                format!("'{word}'")
+            } else {
+                word.into_owned()
+            }
         })
         .collect::<Vec<_>>()
         .join(" ")
@@ -174,5 +181,8 @@ pub fn signal(pid: u32, signal: &str) {
 /// Where a program lies, searching `PATH`.
 pub fn find(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).chain([Path::new("/usr/sbin").to_owned()]).map(|at| at.join(program)).find(|at| at.is_file())
+    std::env::split_paths(&path)
+        .chain([Path::new("/usr/sbin").to_owned()])
+        .map(|at| at.join(program))
+        .find(|at| at.is_file())
 }

@@ -104,7 +104,8 @@ impl Registry {
         let from = format!("oci:{}:latest", image.layout.display());
         let to = format!("docker://{reference}");
         let credentials = format!("--dest-creds={USER}:{PASSWORD}");
-        let arguments = ["copy", "-q", "--insecure-policy", "--dest-tls-verify=false", &credentials, &from, &to];
+        let arguments =
+            ["copy", "-q", "--insecure-policy", "--dest-tls-verify=false", &credentials, &from, &to];
         process::run(&mut process::command("skopeo", arguments))?.ok()?;
         Ok(reference)
     }
@@ -120,8 +121,16 @@ impl Registry {
         let from = format!("docker://{}", self.reference(name));
         let to = format!("oci:{}:latest", layout.display());
         let credentials = format!("--src-creds={USER}:{PASSWORD}");
-        let arguments =
-            ["copy", "-q", "--insecure-policy", "--preserve-digests", "--src-tls-verify=false", &credentials, &from, &to];
+        let arguments = [
+            "copy",
+            "-q",
+            "--insecure-policy",
+            "--preserve-digests",
+            "--src-tls-verify=false",
+            &credentials,
+            &from,
+            &to,
+        ];
         process::run(&mut process::command("skopeo", arguments))?.ok()?;
         crate::oci::read(&layout, "latest")
     }

@@ -19,7 +19,8 @@ pub struct Bundle {
 impl Bundle {
     /// Unpacks an image with umoci, which checks every digest and every layer's rules on the way.
     pub fn unpack(image: &Image) -> Result<Self> {
-        let bundle = Self { directory: tempfile::Builder::new().prefix("cooper-bundle-").tempdir_in("/tmp")? };
+        let bundle =
+            Self { directory: tempfile::Builder::new().prefix("cooper-bundle-").tempdir_in("/tmp")? };
         let from = format!("{}:latest", image.layout.display());
         let mut command = process::command("umoci", ["unpack", "--image", &from]);
         process::run(command.arg(bundle.path()))?.ok()?;
@@ -38,7 +39,8 @@ impl Bundle {
     /// Starts a command in the unpacked image with runc; without a command what the image says.
     pub fn run(&self, words: &[&str]) -> Result<Output> {
         let at = self.path().join("config.json");
-        let mut config: Value = serde_json::from_slice(&fs::read(&at).context("umoci wrote no config.json")?)?;
+        let mut config: Value =
+            serde_json::from_slice(&fs::read(&at).context("umoci wrote no config.json")?)?;
         config["process"]["terminal"] = json!(false);
         if !words.is_empty() {
             config["process"]["args"] = json!(words);

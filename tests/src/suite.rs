@@ -82,7 +82,8 @@ pub fn main(name: &str, cases: Vec<Case>) -> ExitCode {
 
 impl Options {
     fn takes(&self, name: &str) -> bool {
-        let hit = |pattern: &String| if self.exact { name == pattern } else { name.contains(pattern.as_str()) };
+        let hit =
+            |pattern: &String| if self.exact { name == pattern } else { name.contains(pattern.as_str()) };
         (self.filters.is_empty() || self.filters.iter().any(hit)) && !self.skips.iter().any(hit)
     }
 
@@ -138,7 +139,11 @@ fn judge(case: &Case, known: Option<&String>) -> Verdict {
         return Verdict::Skipped("slow: tests/run --full".to_owned());
     }
     if let Some(why) = case.needs.iter().find_map(|need| need.missing()) {
-        return if machine::is_ci() { Verdict::Failed(format!("in CI nothing may be skipped: {why}")) } else { Verdict::Skipped(why) };
+        return if machine::is_ci() {
+            Verdict::Failed(format!("in CI nothing may be skipped: {why}"))
+        } else {
+            Verdict::Skipped(why)
+        };
     }
     let result = catch_unwind(AssertUnwindSafe(&case.run));
     let failure = match result {
@@ -148,14 +153,17 @@ fn judge(case: &Case, known: Option<&String>) -> Verdict {
     };
     match (failure, known) {
         (None, None) => Verdict::Passed,
-        (None, Some(why)) => Verdict::Failed(format!("passes, but known-failures.txt lists it ({why}): take it out")),
+        (None, Some(why)) => {
+            Verdict::Failed(format!("passes, but known-failures.txt lists it ({why}): take it out"))
+        }
         (Some(_), Some(why)) => Verdict::Known(why.clone()),
         (Some(text), None) => Verdict::Failed(text),
     }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let text =
+        panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("panicked").to_owned()
 }
 

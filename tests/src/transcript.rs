@@ -55,7 +55,8 @@ fn check(exchange: &Exchange, directory: &std::path::Path, cooper: &Cooper) -> R
         exchange.command
     );
     let out = cooper.shell(&script)?;
-    let said: Vec<&str> = std::str::from_utf8(&out.stdout).context("output that is not text")?.lines().collect();
+    let said: Vec<&str> =
+        std::str::from_utf8(&out.stdout).context("output that is not text")?.lines().collect();
     if out.code == exchange.code && matches(&exchange.output, &said) {
         return Ok(());
     }
@@ -104,10 +105,12 @@ fn parse(text: &str) -> Result<Vec<Act>> {
 fn matches<S: AsRef<str>>(wanted: &[S], said: &[&str]) -> bool {
     match wanted.split_first() {
         None => said.is_empty(),
-        Some((first, rest)) if first.as_ref() == "..." => (0..=said.len()).any(|skip| matches(rest, &said[skip..])),
-        Some((first, rest)) => {
-            said.split_first().is_some_and(|(line, more)| line_matches(first.as_ref(), line) && matches(rest, more))
+        Some((first, rest)) if first.as_ref() == "..." => {
+            (0..=said.len()).any(|skip| matches(rest, &said[skip..]))
         }
+        Some((first, rest)) => said
+            .split_first()
+            .is_some_and(|(line, more)| line_matches(first.as_ref(), line) && matches(rest, more)),
     }
 }
 

@@ -118,7 +118,9 @@ fn every_dependency_has_an_allowed_licence_and_comes_from_the_registry() {
 fn licence_expressions_are_read() {
     assert!(is_allowed("MIT OR GPL-3.0") && is_allowed("MIT/Apache-2.0"));
     assert!(is_allowed("(MIT OR Apache-2.0) AND Unicode-3.0") && is_allowed("MIT AND BSD-3-Clause"));
-    assert!(!is_allowed("GPL-3.0") && !is_allowed("MIT AND GPL-3.0") && !is_allowed("(MIT OR ISC) AND GPL-3.0"));
+    assert!(
+        !is_allowed("GPL-3.0") && !is_allowed("MIT AND GPL-3.0") && !is_allowed("(MIT OR ISC) AND GPL-3.0")
+    );
 }
 
 #[test]

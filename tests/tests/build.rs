@@ -12,10 +12,10 @@ use cooper_tests::guests::Variant;
 use cooper_tests::listing::{Listing, Times};
 use cooper_tests::machine::Need;
 use cooper_tests::oci::Image;
+use cooper_tests::process;
 use cooper_tests::registry::{Access, PASSWORD, Registry, USER};
 use cooper_tests::runtime::Bundle;
 use cooper_tests::suite::{self, Case, case};
-use cooper_tests::process;
 use serde_json::Value;
 
 /// A folder in `tests/data/dockerfiles`.
@@ -46,7 +46,20 @@ const PROJECTS: [Project; 5] = [
         base: Base::Busybox,
         needs: &[Need::BUSYBOX],
         prepare: nothing,
-        of_base: &["bin", "second/bin", "dev", "etc/passwd", "etc/group", "home", "proc", "root", "sys", "tmp", "usr", "var"],
+        of_base: &[
+            "bin",
+            "second/bin",
+            "dev",
+            "etc/passwd",
+            "etc/group",
+            "home",
+            "proc",
+            "root",
+            "sys",
+            "tmp",
+            "usr",
+            "var",
+        ],
     },
 ];
 
@@ -61,7 +74,10 @@ fn package(context: &Path) -> Result<()> {
 /// Two programs linked with musl that print their arguments.
 fn programs(context: &Path) -> Result<()> {
     let source = context.join("prog.c");
-    fs::write(&source, "#include <stdio.h>\nint main(int c, char **v) { while (*++v) puts(*v); return 0 * c; }\n")?;
+    fs::write(
+        &source,
+        "#include <stdio.h>\nint main(int c, char **v) { while (*++v) puts(*v); return 0 * c; }\n",
+    )?;
     for (name, flags) in [("prog-static", &["-static"][..]), ("prog-dynamic", &[])] {
         let mut command = process::command("musl-gcc", flags);
         process::run(command.arg("-o").arg(context.join(name)).arg(&source))?.ok()?;
@@ -81,7 +97,11 @@ fn main() -> ExitCode {
     let [shell, .., copy] = PROJECTS;
     let registry = [Need::REGISTRY, Need::SKOPEO];
     let runtime = [Need::REGISTRY, Need::SKOPEO, Need::UMOCI, Need::RUNC, Need::Root, Need::Pod];
-    cases.push(shell.case("pushed from the pod and taken on by skopeo, umoci and runc", &runtime, pushed_and_run));
+    cases.push(shell.case(
+        "pushed from the pod and taken on by skopeo, umoci and runc",
+        &runtime,
+        pushed_and_run,
+    ));
     cases.push(copy.case("pulled from and pushed to a registry by name", &registry, by_registry));
     cases.push(copy.case("a registry with a password", &registry, with_password));
     cases.push(copy.case("archives come back the same", &[], archives));
@@ -90,7 +110,7 @@ fn main() -> ExitCode {
 }
 
 impl Project {
-    fn case(self, what: &str, more: &[Need], run: fn(Project) -> Result<()>) -> Case {
+    fn case(self, what: &str, more: &[Need], run: fn(Self) -> Result<()>) -> Case {
         let needs: Vec<Need> = self.needs.iter().chain(more).copied().chain([Need::Cooper]).collect();
         case(format!("{}: {what}", self.name), &needs, move || run(self))
     }
@@ -116,7 +136,16 @@ impl Project {
     fn build_again(self, cooper: &Cooper) -> Result<process::Output> {
         let context = cooper.inputs().join("context");
         let context = if context.exists() { context } else { self.context(cooper)? };
-        cooper.run(["build".as_ref(), "--progress".as_ref(), "plain".as_ref(), "-t".as_ref(), RESULT.as_ref(), context.as_os_str()])?.ok()
+        cooper
+            .run([
+                "build".as_ref(),
+                "--progress".as_ref(),
+                "plain".as_ref(),
+                "-t".as_ref(),
+                RESULT.as_ref(),
+                context.as_os_str(),
+            ])?
+            .ok()
     }
 
     fn has_steps(self) -> bool {
@@ -141,7 +170,12 @@ fn same_in_the_pod(project: Project) -> Result<()> {
     let outside = project.build(Place::Outside)?.image(RESULT)?;
     let pod = project.build(Place::Pod)?;
     let inside = pod.image(RESULT)?;
-    ensure!(timeless(&outside) == timeless(&inside), "configs differ:\n{}\n{}", outside.config, inside.config);
+    ensure!(
+        timeless(&outside) == timeless(&inside),
+        "configs differ:\n{}\n{}",
+        outside.config,
+        inside.config
+    );
     let times = if project.has_steps() { Times::Left } else { Times::Compared };
     Listing::of_image(&outside)?.expect_same(&Listing::of_image(&inside)?, times, "outside and inside")?;
     let layers = |image: &Image| image.manifest["layers"].clone();
@@ -167,7 +201,8 @@ fn as_recorded(project: Project) -> Result<()> {
         !project.of_base.iter().any(|base| path == *base || path.starts_with(&format!("{base}/")))
     };
     let ours = Listing::of_image(&image)?.recorded();
-    let (ours, theirs): (Vec<&str>, Vec<&str>) = (ours.lines().filter(keep).collect(), recorded.lines().filter(keep).collect());
+    let (ours, theirs): (Vec<&str>, Vec<&str>) =
+        (ours.lines().filter(keep).collect(), recorded.lines().filter(keep).collect());
     let missing: Vec<_> = theirs.iter().filter(|line| !ours.contains(line)).collect();
     let surplus: Vec<_> = ours.iter().filter(|line| !theirs.contains(line)).collect();
     if missing.is_empty() && surplus.is_empty() {
@@ -186,12 +221,17 @@ fn pushed_and_run(project: Project) -> Result<()> {
     let own = cooper.image(RESULT)?;
     ensure!(got.digest == own.digest, "the registry has {}, we have {}", got.digest, own.digest);
     let bundle = Bundle::unpack(&got)?;
-    bundle.listing()?.expect_same(&Listing::of_image(&own)?, Times::Compared, "unpacked by umoci and our tree")?;
+    bundle.listing()?.expect_same(
+        &Listing::of_image(&own)?,
+        Times::Compared,
+        "unpacked by umoci and our tree",
+    )?;
     // The image is from scratch without a shell; a static program shows that it starts.
     let program = cooper_tests::guests::compile("environment", Variant::Static)?;
     let with_program = Cooper::outside()?;
     with_program.load(&got, "pushed:1")?;
-    let context = with_program.input("context/Dockerfile", "FROM pushed:1\nCOPY environment /environment\n")?;
+    let context =
+        with_program.input("context/Dockerfile", "FROM pushed:1\nCOPY environment /environment\n")?;
     fs::copy(program, with_program.inputs().join("context/environment"))?;
     let context = context.parent().context("a Dockerfile has a folder")?;
     with_program.run(["build".as_ref(), "-t".as_ref(), RESULT.as_ref(), context.as_os_str()])?.ok()?;
@@ -235,7 +275,10 @@ fn with_password(project: Project) -> Result<()> {
     fs::create_dir_all(cooper.home().join(".docker"))?;
     fs::write(cooper.home().join(".docker/config.json"), config)?;
     let pulled = cooper.run(["pull", &base])?.ok()?;
-    ensure!(!pulled.errors().contains(auth) && !pulled.errors().contains(PASSWORD), "a credential is shown\n{pulled:?}");
+    ensure!(
+        !pulled.errors().contains(auth) && !pulled.errors().contains(PASSWORD),
+        "a credential is shown\n{pulled:?}"
+    );
     Ok(())
 }
 
@@ -246,7 +289,16 @@ fn archives(project: Project) -> Result<()> {
     for format in ["oci", "docker"] {
         let at = cooper.home().join(format!("saved.{format}"));
         let other = Cooper::outside()?;
-        cooper.run(["save".as_ref(), "--format".as_ref(), format.as_ref(), "-o".as_ref(), at.as_os_str(), RESULT.as_ref()])?.ok()?;
+        cooper
+            .run([
+                "save".as_ref(),
+                "--format".as_ref(),
+                format.as_ref(),
+                "-o".as_ref(),
+                at.as_os_str(),
+                RESULT.as_ref(),
+            ])?
+            .ok()?;
         other.run(["load".as_ref(), "-i".as_ref(), at.as_os_str()])?.ok()?;
         let back = other.image(RESULT)?;
         ensure!(back.config == image.config, "{format}: the config changed");
@@ -260,7 +312,8 @@ fn reproducible(project: Project) -> Result<()> {
         let cooper = Cooper::outside()?;
         cooper.load_base(project.base)?;
         let context = project.context(&cooper)?;
-        let mut command = cooper.on_store(["build".as_ref(), "-t".as_ref(), RESULT.as_ref(), context.as_os_str()])?;
+        let mut command =
+            cooper.on_store(["build".as_ref(), "-t".as_ref(), RESULT.as_ref(), context.as_os_str()])?;
         process::run(command.env("SOURCE_DATE_EPOCH", "1700000000"))?.ok()?;
         Ok(cooper.image(RESULT)?.digest)
     };

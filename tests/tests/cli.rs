@@ -39,7 +39,9 @@ fn of_file(path: &Path) -> Option<Case> {
 /// No program header asks for a loader (PT_INTERP) or for libraries (PT_DYNAMIC with DT_NEEDED): nothing is loaded at run time.
 fn is_static() -> Result<()> {
     let bytes = fs::read(cooper_tests::cooper::binary()?)?;
-    let number = |at: usize, size: usize| bytes[at..at + size].iter().rev().fold(0usize, |n, &b| n << 8 | usize::from(b));
+    let number = |at: usize, size: usize| {
+        bytes[at..at + size].iter().rev().fold(0usize, |n, &b| n << 8 | usize::from(b))
+    };
     let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
     const PT_INTERP: usize = 3;
     let interpreters = (0..count).filter(|n| number(table + n * size, 4) == PT_INTERP).count();

@@ -75,7 +75,11 @@ fn quickstart(place: Place) -> Result<()> {
     ensure!((page.mode, page.uid, page.gid) == (0o444, 10001, 10001), "{page}");
     ensure!(matches!(listing.0.get("etc/motd").map(|motd| &motd.kind), Some(Kind::File(..))), "no /etc/motd");
     ensure!(!listing.0.contains_key("site/notes.md"), ".dockerignore is not kept");
-    ensure!(image.config["config"]["Labels"]["org.opencontainers.image.title"] == "quickstart", "{}", image.config);
+    ensure!(
+        image.config["config"]["Labels"]["org.opencontainers.image.title"] == "quickstart",
+        "{}",
+        image.config
+    );
     Ok(())
 }
 
@@ -92,7 +96,11 @@ fn self_image() -> Result<()> {
     with_binary(&cooper)?;
     build(&cooper, "self", &["--target", "cooper"])?;
     let plain = Listing::of_image(&cooper.image("example:1")?)?;
-    ensure!(plain.0.contains_key("usr/bin/cooper") && !plain.0.contains_key("bin/sh"), "{:?}", plain.0.keys());
+    ensure!(
+        plain.0.contains_key("usr/bin/cooper") && !plain.0.contains_key("bin/sh"),
+        "{:?}",
+        plain.0.keys()
+    );
     build(&cooper, "self", &["--target", "shell"])?;
     let shell = Listing::of_image(&cooper.image("example:1")?)?;
     ensure!(shell.0.contains_key("usr/bin/cooper") && shell.0.contains_key("bin/sh"), "{:?}", shell.0.keys());
@@ -137,7 +145,10 @@ fn kubernetes() -> Result<()> {
     for line in RESTRICTED {
         ensure!(text.contains(line), "pod.yaml lost `{line}`");
     }
-    ensure!(!text.contains("privileged: true") && !text.contains("hostPath"), "pod.yaml reaches for the host");
+    ensure!(
+        !text.contains("privileged: true") && !text.contains("hostPath"),
+        "pod.yaml reaches for the host"
+    );
     Ok(())
 }
 

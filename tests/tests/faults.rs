@@ -41,7 +41,9 @@ fn main() -> ExitCode {
         case("an unwritable home", &pod, unwritable_home),
         case("no home, no passwd entry, PID 1", &pod, bare),
         case("SIGTERM ends it cleanly, also as PID 1", &pod, sigterm),
-        case("a guest that tries to see the host, in the pod", &[&guests[..], &[Need::Pod]].concat(), || escape(Cooper::in_pod()?)),
+        case("a guest that tries to see the host, in the pod", &[&guests[..], &[Need::Pod]].concat(), || {
+            escape(Cooper::in_pod()?)
+        }),
         case("a guest that tries to see the host, outside", &guests, || escape(Cooper::outside()?)),
     ]);
     suite::main("faults", cases)
@@ -106,7 +108,11 @@ const BAD_LAYERS: &[BadLayer] = &[
         build: |raw| raw.entry("link", b'1', "../../etc/passwd", b""),
         named: "link",
     },
-    BadLayer { name: "a hard link to nothing", build: |raw| raw.entry("link", b'1', "absent", b""), named: "link" },
+    BadLayer {
+        name: "a hard link to nothing",
+        build: |raw| raw.entry("link", b'1', "absent", b""),
+        named: "link",
+    },
     BadLayer {
         name: "a hard link to itself",
         build: |raw| raw.entry("loop", b'1', "loop", b""),
@@ -133,11 +139,7 @@ const BAD_LAYERS: &[BadLayer] = &[
         build: |raw| raw.sized("cut", b'0', "", 1 << 20, b"short"),
         named: "",
     },
-    BadLayer {
-        name: "a size bomb",
-        build: |raw| raw.sized("bomb", b'0', "", 1 << 32, b""),
-        named: "",
-    },
+    BadLayer { name: "a size bomb", build: |raw| raw.sized("bomb", b'0', "", 1 << 32, b""), named: "" },
 ];
 
 /// The layer is refused, its entry named, nothing gets a tag, and a canary tree on the host is unchanged.
@@ -174,7 +176,10 @@ fn load_archive(cooper: &Cooper, archive: &Path) -> Result<Output> {
 }
 
 /// An archive of the small base with one change made to its files.
-fn changed_base(cooper: &Cooper, change: impl FnOnce(&Path, &serde_json::Value) -> Result<()>) -> Result<PathBuf> {
+fn changed_base(
+    cooper: &Cooper,
+    change: impl FnOnce(&Path, &serde_json::Value) -> Result<()>,
+) -> Result<PathBuf> {
     let image = Base::Busybox.image()?;
     let archive = cooper.inputs().join("good.tar");
     oci::archive(&image, "bad:1", &archive)?;
@@ -267,8 +272,9 @@ fn build(cooper: &Cooper, context: &Path, more: &[&str]) -> Result<Output> {
 }
 
 fn step_fails() -> Result<()> {
-    let (cooper, context) =
-        step_file("FROM busybox:latest\nRUN echo before && \\\n    for i in 1 2 3; do echo line $i; done; exit 42\n")?;
+    let (cooper, context) = step_file(
+        "FROM busybox:latest\nRUN echo before && \\\n    for i in 1 2 3; do echo line $i; done; exit 42\n",
+    )?;
     let out = build(&cooper, &context, &[])?.exits(1)?;
     out.says("42")?.says("line 3")?.says("Dockerfile:2")?.says("RUN echo before")?;
     ensure!(cooper.run(["images"])?.ok()?.text().lines().count() <= 2, "something got a name");
@@ -297,7 +303,8 @@ fn step_never_ends() -> Result<()> {
 
 /// A step of a guest program that never stops by itself.
 fn guest_step(program: &str, more: &[&str]) -> Result<Output> {
-    let (cooper, context) = step_file(&format!("FROM busybox:latest\nCOPY {program} /\nRUN [\"/{program}\"]\n"))?;
+    let (cooper, context) =
+        step_file(&format!("FROM busybox:latest\nCOPY {program} /\nRUN [\"/{program}\"]\n"))?;
     fs::copy(guests::compile(program, Variant::Static)?, context.join(program))?;
     build(&cooper, &context, more)
 }
@@ -316,7 +323,8 @@ fn step_eats() -> Result<()> {
 
 /// An ELF file for arm64: the guest's ENOEXEC, and a hint that names the machine.
 fn other_machine() -> Result<()> {
-    let (cooper, context) = step_file("FROM busybox:latest\nCOPY --chmod=0755 program /program\nRUN [\"/program\"]\n")?;
+    let (cooper, context) =
+        step_file("FROM busybox:latest\nCOPY --chmod=0755 program /program\nRUN [\"/program\"]\n")?;
     let mut elf = vec![0u8; 64];
     elf[..8].copy_from_slice(b"\x7fELF\x02\x01\x01\0");
     elf[16] = 2; // an executable
@@ -350,7 +358,8 @@ fn killed() -> Result<()> {
     let whole = start.elapsed();
     for moment in 0..MOMENTS {
         let tag = format!("killed:{moment}");
-        let words = ["build".as_ref(), "--no-cache".as_ref(), "-t".as_ref(), OsStr::new(&tag), context.as_os_str()];
+        let words =
+            ["build".as_ref(), "--no-cache".as_ref(), "-t".as_ref(), OsStr::new(&tag), context.as_os_str()];
         let mut command = cooper.on_store(words)?;
         let ended = process::run_with(&mut command, b"", whole * moment / MOMENTS);
         let images = cooper.run(["images"])?.ok()?;
@@ -367,16 +376,21 @@ fn killed() -> Result<()> {
 }
 
 fn two_at_once() -> Result<()> {
-    let (cooper, context) = step_file("FROM busybox:latest\nCOPY big /big\nRUN cp /big /copy && echo $$ >/pid\n")?;
+    let (cooper, context) =
+        step_file("FROM busybox:latest\nCOPY big /big\nRUN cp /big /copy && echo $$ >/pid\n")?;
     fs::write(context.join("big"), vec![9u8; 1 << 20])?;
     std::thread::scope(|scope| {
         let builds: Vec<_> = (0..4)
-            .map(|n| scope.spawn({
-                let (cooper, context) = (&cooper, &context);
-                move || build(cooper, context, &["-t", &format!("at-once:{n}")])
-            }))
+            .map(|n| {
+                scope.spawn({
+                    let (cooper, context) = (&cooper, &context);
+                    move || build(cooper, context, &["-t", &format!("at-once:{n}")])
+                })
+            })
             .collect();
-        builds.into_iter().try_for_each(|b| b.join().map_err(|_| anyhow::anyhow!("panicked"))??.ok().map(drop))
+        builds
+            .into_iter()
+            .try_for_each(|b| b.join().map_err(|_| anyhow::anyhow!("panicked"))??.ok().map(drop))
     })?;
     (0..4).try_for_each(|n| {
         let listing = Listing::of_image(&cooper.image(&format!("at-once:{n}"))?)?;
@@ -392,7 +406,14 @@ impl Small {
     fn mount(at: PathBuf, size: &str) -> Result<Self> {
         fs::create_dir_all(&at)?;
         let options = format!("size={size}");
-        let words = ["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), OsStr::new(&options), "none".as_ref(), at.as_os_str()];
+        let words = [
+            "-t".as_ref(),
+            "tmpfs".as_ref(),
+            "-o".as_ref(),
+            OsStr::new(&options),
+            "none".as_ref(),
+            at.as_os_str(),
+        ];
         process::run(&mut process::command("mount", words))?.ok()?;
         Ok(Self(at))
     }
@@ -438,7 +459,11 @@ fn unwritable_home() -> Result<()> {
     let cooper = Cooper::in_pod()?;
     let file = cooper.input("context/Dockerfile", ONE_FILE)?;
     let context = file.parent().context("a Dockerfile has a folder")?;
-    let script = format!("HOME=/proc/none; export HOME; unset XDG_CACHE_HOME; {} build {}", cooper.program().display(), context.display());
+    let script = format!(
+        "HOME=/proc/none; export HOME; unset XDG_CACHE_HOME; {} build {}",
+        cooper.program().display(),
+        context.display()
+    );
     cooper.shell(&script)?.ok()?;
     Ok(())
 }
@@ -459,7 +484,14 @@ fn sigterm() -> Result<()> {
     cooper.load_base(Base::Busybox)?;
     let file = cooper.input("context/Dockerfile", "FROM busybox:latest\nRUN echo started && sleep 1000\n")?;
     let context = file.parent().context("a Dockerfile has a folder")?;
-    let words = ["build".as_ref(), "--progress".as_ref(), "plain".as_ref(), "-t".as_ref(), "never:1".as_ref(), context.as_os_str()];
+    let words = [
+        "build".as_ref(),
+        "--progress".as_ref(),
+        "plain".as_ref(),
+        "-t".as_ref(),
+        "never:1".as_ref(),
+        context.as_os_str(),
+    ];
     let mut command = cooper.on_store(words)?;
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let errors = child.stderr.take().context("standard error was piped")?;

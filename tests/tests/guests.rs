@@ -54,7 +54,8 @@ fn compared(program: &'static str, runs: Runs, variant: Variant) -> Case {
 fn in_cooper(variant: Variant, program: &'static str) -> Case {
     case(format!("{}/{program}", variant.name()), &needs(Runs::InCooper, variant), move || {
         let out = in_store(variant)?.run(["run", REFERENCE, &format!("/guests/{program}")])?.ok()?;
-        let bad: Vec<_> = out.text().lines().filter(|line| !line.ends_with(": ok")).map(str::to_owned).collect();
+        let bad: Vec<_> =
+            out.text().lines().filter(|line| !line.ends_with(": ok")).map(str::to_owned).collect();
         ensure!(bad.is_empty() && !out.stdout.is_empty(), "{bad:?}\n{out:?}");
         Ok(())
     })
@@ -83,7 +84,9 @@ fn differences(native: &str, guest: &str) -> String {
         match (ours.next(), theirs.next()) {
             (None, None) => break,
             (a, b) if a == b => {}
-            (a, b) => lines.push(format!("native {}\ncooper {}", a.unwrap_or("(ended)"), b.unwrap_or("(ended)"))),
+            (a, b) => {
+                lines.push(format!("native {}\ncooper {}", a.unwrap_or("(ended)"), b.unwrap_or("(ended)")));
+            }
         }
         if lines.len() == SHOWN {
             break;

@@ -58,5 +58,7 @@ fn refused(what: &str, script: &'static str) -> Case {
 }
 
 fn allowed(what: &str, script: &'static str) -> Case {
-    case(format!("allowed: {what}"), &[Need::Pod], move || Pod::new()?.run(["sh", "-c", script])?.ok().map(drop))
+    case(format!("allowed: {what}"), &[Need::Pod], move || {
+        Pod::new()?.run(["sh", "-c", script])?.ok().map(drop)
+    })
 }

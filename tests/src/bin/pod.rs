@@ -27,7 +27,8 @@ fn run() -> Result<i32> {
     let mut plan = Plan { home: own.home(), volumes: Vec::new(), environment: Vec::new(), words: Vec::new() };
     let mut arguments = std::env::args_os().skip(1);
     while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().with_context(|| format!("{} wants a value", argument.to_string_lossy()));
+        let mut value =
+            || arguments.next().with_context(|| format!("{} wants a value", argument.to_string_lossy()));
         match argument.as_bytes() {
             b"--home" => plan.home = PathBuf::from(value()?),
             b"--volume" => plan.volumes.push(PathBuf::from(value()?)),
