@@ -6,14 +6,13 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::bases::{Archive, Base, target_directory};
 use crate::machine::Need;
-use crate::oci::{self, Image, Settings};
+use crate::oci::{self, Image};
 use crate::process::{self, Output};
 
 /// What a program needs to give the same answers natively.
@@ -173,37 +172,33 @@ pub fn natively(program: &Path) -> Result<Output> {
     process::run(&mut command)
 }
 
-/// An image with all programs of a variant in `/guests`, on the variant's base. Made once per suite.
+/// An image with all programs of a variant in `/guests`, on the variant's base. Kept for the next run.
 pub fn image(variant: Variant) -> Result<Image> {
-    static MADE: [OnceLock<std::result::Result<(Image, PathBuf), String>>; 4] =
-        [const { OnceLock::new() }; 4];
-    let made =
-        MADE[variant as usize].get_or_init(|| make_image(variant).map_err(|error| format!("{error:#}")));
-    made.as_ref().map(|(image, _)| image.clone()).map_err(|text| anyhow::anyhow!("{text}"))
-}
-
-fn make_image(variant: Variant) -> Result<(Image, PathBuf)> {
     let images = target_directory()?.join("guests");
     fs::create_dir_all(&images)?;
-    let at = images.join(format!("{}-{}.layout", variant.name(), std::process::id()));
+    let lock = File::create(images.join(format!("{}.lock", variant.name())))?;
+    lock.lock()?;
     let base = variant.base().image()?;
-    let work = tempfile::tempdir()?;
-    let mut layers = Vec::new();
-    for (n, tar) in base.layers()?.into_iter().enumerate() {
-        let file = work.path().join(format!("{n}.tar"));
-        fs::write(&file, tar)?;
-        layers.push(file);
+    let mut hash = Sha256::new();
+    hash.update(&base.digest);
+    let mut programs = Vec::new();
+    for &(program, _) in PROGRAMS {
+        let bytes = fs::read(compile(program, variant)?)?;
+        hash.update(&bytes);
+        programs.push((program, bytes));
     }
-    let own = work.path().join("guests.tar");
-    let mut archive = Archive::create(&own)?;
-    archive.directory("guests", 0o755)?;
-    for (program, _) in PROGRAMS {
-        archive.file(&format!("guests/{program}"), 0o755, &fs::read(compile(program, variant)?)?)?;
+    let hash: String = hash.finalize().as_slice()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let layout = images.join(format!("{}-{hash}.layout", variant.name()));
+    if !layout.join("index.json").exists() {
+        let work = tempfile::tempdir()?;
+        let layer = work.path().join("guests.tar");
+        let mut archive = Archive::create(&layer)?;
+        archive.directory("guests", 0o755)?;
+        for (program, bytes) in &programs {
+            archive.file(&format!("guests/{program}"), 0o755, bytes)?;
+        }
+        archive.finish()?;
+        oci::extend(&layout, &base, &layer)?;
     }
-    archive.finish()?;
-    layers.push(own);
-    let layers: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
-    drop(fs::remove_dir_all(&at));
-    let image = oci::write(&at, &layers, &Settings { cmd: &["sh"], env: &[] })?;
-    Ok((image, at))
+    oci::read(&layout, "latest")
 }

@@ -72,13 +72,37 @@ pub fn write(layout: &Path, layers: &[&Path], settings: &Settings<'_>) -> Result
     let config_at = put(layout, &serde_json::to_vec(&config)?, CONFIG)?;
     let manifest =
         json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config_at, "layers": descriptors});
-    let mut manifest_at = put(layout, &serde_json::to_vec(&manifest)?, MANIFEST)?;
-    manifest_at["annotations"] = json!({"org.opencontainers.image.ref.name": "latest"});
+    finish(layout, &manifest)
+}
+
+/// Writes a layout with a base image and one layer more; the base's blobs are taken over as they are.
+pub fn extend(layout: &Path, base: &Image, layer: &Path) -> Result<Image> {
+    fs::create_dir_all(layout.join("blobs/sha256"))?;
+    for descriptor in base.manifest["layers"].as_array().into_iter().flatten() {
+        let of = descriptor["digest"].as_str().context("a layer without a digest")?;
+        let (from, to) = (blob_path(&base.layout, of)?, blob_path(layout, of)?);
+        if fs::hard_link(&from, &to).is_err() {
+            fs::copy(&from, &to)?;
+        }
+    }
+    let (descriptor, diff_id) = write_layer(layout, layer)?;
+    let (mut config, mut manifest) = (base.config.clone(), base.manifest.clone());
+    let push =
+        |list: &mut Value, one: Value| list.as_array_mut().map(|list| list.push(one)).context("a list");
+    push(&mut config["rootfs"]["diff_ids"], json!(diff_id))?;
+    push(&mut config["history"], json!({"created_by": "cooper tests"}))?;
+    push(&mut manifest["layers"], descriptor)?;
+    manifest["config"] = put(layout, &serde_json::to_vec(&config)?, CONFIG)?;
+    finish(layout, &manifest)
+}
+
+/// Writes the manifest and the files that make a directory a layout.
+fn finish(layout: &Path, manifest: &Value) -> Result<Image> {
+    let mut descriptor = put(layout, &serde_json::to_vec(manifest)?, MANIFEST)?;
+    descriptor["annotations"] = json!({"org.opencontainers.image.ref.name": "latest"});
     fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    fs::write(
-        layout.join("index.json"),
-        serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [manifest_at]}))?,
-    )?;
+    let index = json!({"schemaVersion": 2, "manifests": [descriptor]});
+    fs::write(layout.join("index.json"), serde_json::to_vec(&index)?)?;
     read(layout, "latest")
 }
 
