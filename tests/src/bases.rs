@@ -8,6 +8,7 @@
 //! | `busybox` | the busybox of package busybox-static, its applets as hard links | that package |
 //! | `musl` | `busybox` and the loader of package musl | that and musl |
 //! | `debian-bookworm` | mmdebstrap, variant minbase | mmdebstrap, a Debian mirror |
+//! | `alpine` | `ALPINE_TAR`, a minirootfs archive where one is at hand | that file |
 //! | `gcc-12` | the same with build-essential | mmdebstrap, a Debian mirror |
 
 use std::fs::{self, File};
@@ -31,6 +32,8 @@ pub enum Base {
     Debian,
     /// Debian 12 with its compiler: many files, some hundred megabytes.
     Gcc,
+    /// A real Alpine, where `ALPINE_TAR` names its root file system.
+    Alpine,
 }
 
 impl Base {
@@ -40,6 +43,7 @@ impl Base {
             Self::Musl => "musl",
             Self::Debian => "debian-bookworm",
             Self::Gcc => "gcc-12",
+            Self::Alpine => "alpine",
         }
     }
 
@@ -50,6 +54,7 @@ impl Base {
             Self::Musl => "musl:latest",
             Self::Debian => "debian:bookworm",
             Self::Gcc => "gcc:12",
+            Self::Alpine => "alpine:latest",
         }
     }
 
@@ -93,6 +98,12 @@ impl Base {
             Self::Debian => {
                 debian(&layer("debian.tar"), None)?;
                 oci::write(&layout, &[&layer("debian.tar")], &settings(&["bash"]))?;
+            }
+            Self::Alpine => {
+                let given = std::env::var_os("ALPINE_TAR").context("ALPINE_TAR names no file")?;
+                let mut unpacked = flate2::read::MultiGzDecoder::new(File::open(given)?);
+                std::io::copy(&mut unpacked, &mut File::create(layer("alpine.tar"))?)?;
+                oci::write(&layout, &[&layer("alpine.tar")], &settings(&["/bin/sh"]))?;
             }
             Self::Gcc => {
                 debian(&layer("gcc.tar"), Some("build-essential"))?;

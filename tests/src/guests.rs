@@ -36,6 +36,7 @@ pub const PROGRAMS: &[(&str, Runs)] = &[
     ("creds", Runs::AsRoot),
     ("devices", Runs::Natively),
     ("dirs", Runs::AsRoot),
+    ("elf", Runs::Natively),
     ("environment", Runs::AsRoot),
     ("epoll", Runs::Natively),
     ("escape", Runs::InCooper),

@@ -106,6 +106,9 @@ fn main() -> ExitCode {
     cases.push(copy.case("a registry with a password", &registry, with_password));
     cases.push(copy.case("archives come back the same", &[], archives));
     cases.push(copy.case("nothing changes between two stores", &[], reproducible));
+    if std::env::var_os("ALPINE_TAR").is_some() {
+        cases.push(case("alpine: its own tools", &[Need::Cooper], alpine));
+    }
     suite::main("build", cases)
 }
 
@@ -319,5 +322,23 @@ fn reproducible(project: Project) -> Result<()> {
     };
     let (first, second) = (build()?, build()?);
     ensure!(first == second, "{first} and {second}");
+    Ok(())
+}
+
+/// A real Alpine: musl's loader, busybox, apk.
+fn alpine() -> Result<()> {
+    let cooper = Cooper::outside()?;
+    cooper.load_base(Base::Alpine)?;
+    let text = "FROM alpine:latest\nRUN apk --version && apk info | sort >/packages && adduser -D sailor\n\
+                USER sailor\nRUN id -un >~/me && cat /etc/alpine-release\n";
+    let file = cooper.input("context/Dockerfile", text)?;
+    let context = file.parent().context("a Dockerfile has a folder")?.as_os_str();
+    cooper.run(["build".as_ref(), "-t".as_ref(), RESULT.as_ref(), context])?.ok()?;
+    let listing = Listing::of_image(&cooper.image(RESULT)?)?;
+    ensure!(
+        listing.0.contains_key("packages") && listing.0.contains_key("home/sailor/me"),
+        "{:?}",
+        listing.0.keys()
+    );
     Ok(())
 }
