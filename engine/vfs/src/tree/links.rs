@@ -1,0 +1,1 @@
+//! Hard-link groups.
