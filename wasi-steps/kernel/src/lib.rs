@@ -25,15 +25,18 @@
 
 
 mod cx;
+mod exec;
 mod files;
+mod futex;
 mod kernel;
 pub mod memory;
 mod signal;
 pub mod syscalls;
 mod task;
+mod time;
 mod wait;
 
 pub use kernel::{
-    Executor, ExecutorFactory, Identity, Kernel, KernelConfig, KernelLimits, LimitKind, Report, StepIo,
+    Executor, ExecutorFactory, Identity, InitCommand, Kernel, KernelConfig, KernelLimits, LimitKind, Report, StepIo,
 };
 pub use task::{Credentials, ExitStatus};
