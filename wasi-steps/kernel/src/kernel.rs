@@ -10,7 +10,9 @@ use cooper_vfs::RootFs;
 use cooper_x86::interpreter::Exit;
 use cooper_x86::state::CpuState;
 
+use crate::files::registry::Registry;
 use crate::memory::AddressSpace;
+use crate::sockets::network::NetworkPolicy;
 use crate::task::table::Table;
 use crate::wait::lock;
 
@@ -38,6 +40,8 @@ pub struct KernelLimits {
     pub tasks: usize,
     /// Descriptors of one process (`RLIMIT_NOFILE`).
     pub open_files: u64,
+    /// Bytes on standard output and error together.
+    pub output_bytes: u64,
 }
 
 /// What the machine says it is.
@@ -75,6 +79,8 @@ pub struct KernelConfig {
     pub executors: Arc<dyn ExecutorFactory>,
     /// Standard streams.
     pub stdio: StepIo,
+    /// What of the outside may be reached.
+    pub network: NetworkPolicy,
 }
 
 /// Which of the step's limits was reached.
@@ -86,6 +92,8 @@ pub enum LimitKind {
     Tasks,
     /// Host mappings, of which there are a bounded number.
     Mappings,
+    /// [`KernelLimits::output_bytes`].
+    Output,
 }
 
 /// What a step did that its caller may want to say.
@@ -113,6 +121,8 @@ pub struct Kernel {
     pub(crate) identity: Identity,
     pub(crate) executors: Arc<dyn ExecutorFactory>,
     pub(crate) stdio: StepIo,
+    /// What the files of the step share.
+    pub(crate) registry: Registry,
     pub(crate) started: Instant,
     pub(crate) table: Mutex<Table>,
     /// Notified when a task has left for good.
@@ -124,6 +134,7 @@ impl Kernel {
     /// A kernel without processes.
     pub fn new(config: KernelConfig) -> Arc<Self> {
         Arc::new(Self {
+            registry: Registry::new(config.network, config.limits.output_bytes),
             root_fs: config.root_fs,
             limits: config.limits,
             identity: config.identity,

@@ -23,12 +23,14 @@
 //!   - the virtual file system's own
 //!   - wait queues, then a sleeper
 
-
 mod cx;
+mod devices;
 mod files;
 mod kernel;
+mod locks;
 pub mod memory;
 mod signal;
+mod sockets;
 pub mod syscalls;
 mod task;
 mod wait;
@@ -36,4 +38,5 @@ mod wait;
 pub use kernel::{
     Executor, ExecutorFactory, Identity, Kernel, KernelConfig, KernelLimits, LimitKind, Report, StepIo,
 };
+pub use sockets::network::NetworkPolicy;
 pub use task::{Credentials, ExitStatus};
