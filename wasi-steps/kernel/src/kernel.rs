@@ -10,11 +10,13 @@ use cooper_vfs::{Caller, Errno, Follow, RootFs, Walk};
 use cooper_x86::interpreter::Exit;
 use cooper_x86::state::CpuState;
 
+use crate::devices::stdio::standard_descriptors;
 use crate::exec;
-use crate::files::table::DescriptorTable;
+use crate::files::registry::Registry;
 use crate::futex::Futexes;
 use crate::memory::{AddressSpace, MemoryAccount};
 use crate::signal::{Actions, SignalSet, signal};
+use crate::sockets::network::NetworkPolicy;
 use crate::task::limits::{Limits, resource};
 use crate::task::process::{ExitStatus, Program};
 use crate::task::table::{Node, Table};
@@ -46,6 +48,8 @@ pub struct KernelLimits {
     pub tasks: usize,
     /// Descriptors of one process (`RLIMIT_NOFILE`).
     pub open_files: u64,
+    /// Bytes on standard output and error together.
+    pub output_bytes: u64,
 }
 
 /// What the machine says it is.
@@ -83,6 +87,8 @@ pub struct KernelConfig {
     pub executors: Arc<dyn ExecutorFactory>,
     /// Standard streams.
     pub stdio: StepIo,
+    /// What of the outside may be reached.
+    pub network: NetworkPolicy,
 }
 
 /// Which of the step's limits was reached.
@@ -94,6 +100,8 @@ pub enum LimitKind {
     Tasks,
     /// Host mappings, of which there are a bounded number.
     Mappings,
+    /// [`KernelLimits::output_bytes`].
+    Output,
 }
 
 /// What a step did that its caller may want to say.
@@ -121,6 +129,8 @@ pub struct Kernel {
     pub(crate) identity: Identity,
     pub(crate) executors: Arc<dyn ExecutorFactory>,
     pub(crate) stdio: StepIo,
+    /// What the files of the step share.
+    pub(crate) registry: Registry,
     pub(crate) started: Instant,
     memory: Arc<MemoryAccount>,
     pub(crate) instructions: AtomicU64,
@@ -140,6 +150,7 @@ impl Kernel {
             instructions: AtomicU64::new(0),
             futexes: Futexes::default(),
             timers: Arc::default(),
+            registry: Registry::new(config.network, config.limits.output_bytes),
             root_fs: config.root_fs,
             limits: config.limits,
             identity: config.identity,
@@ -278,8 +289,7 @@ fn start_init(kernel: &Arc<Kernel>, command: InitCommand) -> Result<(), Errno> {
             stack_limit: limits.soft(resource::STACK),
         },
     )?;
-    let files = DescriptorTable::new();
-    crate::files::open_stdio(kernel, &files)?;
+    let files = standard_descriptors(kernel)?;
     let image = Program { executable: Some(program.executable) };
     let process = Process::new(1, Actions::new(), limits, image);
     let parts = TaskParts {

@@ -23,14 +23,16 @@
 //!   - the virtual file system's own
 //!   - wait queues, then a sleeper
 
-
 mod cx;
+mod devices;
 mod exec;
 mod files;
 mod futex;
 mod kernel;
+mod locks;
 pub mod memory;
 mod signal;
+mod sockets;
 pub mod syscalls;
 mod task;
 mod time;
@@ -39,4 +41,5 @@ mod wait;
 pub use kernel::{
     Executor, ExecutorFactory, Identity, InitCommand, Kernel, KernelConfig, KernelLimits, LimitKind, Report, StepIo,
 };
+pub use sockets::network::NetworkPolicy;
 pub use task::{Credentials, ExitStatus};

@@ -216,8 +216,9 @@ mod tests {
             let waiter = scope.spawn(|| {
                 let sleeper = Sleeper::new();
                 for expected in 1..=200 {
-                    let seen = sleeper
-                        .wait(&Never, &[&queue], None, || Some(value.load(Ordering::SeqCst)).filter(|v| *v >= expected));
+                    let seen = sleeper.wait(&Never, &[&queue], None, || {
+                        Some(value.load(Ordering::SeqCst)).filter(|v| *v >= expected)
+                    });
                     assert!(seen.is_ok_and(|seen| seen >= expected));
                 }
             });
@@ -244,10 +245,13 @@ mod tests {
     fn wake_one_chooses_different_waiters() {
         let queue = WaitQueue::new();
         let turns = AtomicUsize::new(0);
+        let (turns, queue) = (&turns, &queue);
         std::thread::scope(|scope| {
-            let take = || turns.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).ok();
-            let first = scope.spawn(|| Sleeper::new().wait(&Never, &[&queue], None, || take()));
-            let second = scope.spawn(|| Sleeper::new().wait(&Never, &[&queue], None, || take()));
+            let take = move || {
+                turns.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).ok()
+            };
+            let first = scope.spawn(move || Sleeper::new().wait(&Never, &[queue], None, take));
+            let second = scope.spawn(move || Sleeper::new().wait(&Never, &[queue], None, take));
             while lock(&queue.waiters).len() < 2 {
                 std::thread::yield_now();
             }

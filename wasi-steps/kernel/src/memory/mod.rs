@@ -243,7 +243,9 @@ impl AddressSpace {
             Backing::File { file, .. } if area.shared => {
                 FutexKey::File(file.handle.node().inode(), area.offset_at(address))
             }
-            Backing::Memory { object, .. } if area.shared => FutexKey::Object(object.id, area.offset_at(address)),
+            Backing::Memory { object, .. } if area.shared => {
+                FutexKey::Object(object.id, area.offset_at(address))
+            }
             _ => own,
         })
     }
@@ -315,9 +317,12 @@ impl AddressSpace {
 impl CodeMap for AddressSpace {
     fn code_at(&self, pc: u64) -> Option<CodeRange> {
         let areas = self.read();
-        let area = areas.at(pc).filter(|area| pc < area.backed_end && area.rights.contains(Rights::EXECUTE))?;
+        let area =
+            areas.at(pc).filter(|area| pc < area.backed_end && area.rights.contains(Rights::EXECUTE))?;
         let source = match &area.backing {
-            Backing::File { file, offset, pages: FilePages::Pack | FilePages::Copied } if !area.was_writable => {
+            Backing::File { file, offset, pages: FilePages::Pack | FilePages::Copied }
+                if !area.was_writable =>
+            {
                 file.code.map_or(CodeSource::Generated, |id| CodeSource::File { id, offset: *offset })
             }
             _ => CodeSource::Generated,
@@ -365,7 +370,11 @@ fn host_error(_: std::io::Error) -> Errno {
 }
 
 /// A new unnamed host file of `length` bytes for shared memory.
-pub(crate) fn shared_memory(account: &MemoryAccount, name: &[u8], length: u64) -> Result<SharedMemory, Errno> {
+pub(crate) fn shared_memory(
+    account: &MemoryAccount,
+    name: &[u8],
+    length: u64,
+) -> Result<SharedMemory, Errno> {
     let file = File::from(rustix::fs::memfd_create(c"guest", rustix::fs::MemfdFlags::CLOEXEC)?);
     rustix::fs::ftruncate(&file, length)?;
     Ok(SharedMemory { file, id: account.object_id(), name: name.to_vec() })

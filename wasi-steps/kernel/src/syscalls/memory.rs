@@ -5,8 +5,10 @@ use cooper_x86::memory::PAGE_SIZE;
 
 use super::{Entry, SysResult, full, partial, refused, stub};
 use crate::cx::Cx;
+use crate::devices::MemoryDevice;
+use crate::files::{Description, Kind};
 use crate::memory::area::page_up;
-use crate::memory::{Advice, MapFlags, MapRequest, RemapFlags, Rights};
+use crate::memory::{Advice, MapFlags, MapRequest, MapSource, RemapFlags, Rights};
 use crate::task::limits::resource;
 
 /// The calls of this family.
@@ -74,11 +76,20 @@ fn mmap(cx: &mut Cx<'_>, [address, length, protection, flags, fd, offset]: [u64;
         }
         let mut allowed = Rights::all();
         allowed.set(Rights::WRITE, !shared || writable);
-        (Some(file.map_source()?), allowed)
+        (Some(source_of(&file)?), allowed)
     };
     let offset = if source.is_none() { 0 } else { offset };
     let request = MapRequest { address, length, rights, allowed, flags, source, offset, name: "" };
     Ok(cx.memory().map(request)?)
+}
+
+/// What `mmap` of a descriptor maps. `ENODEV` for what cannot be mapped.
+fn source_of(file: &Description) -> Result<MapSource, Errno> {
+    match file.object().kind() {
+        Kind::Regular(regular) => Ok(MapSource::File(regular.handle().clone(), file.position().cloned())),
+        Kind::Device(MemoryDevice::Zero) => Ok(MapSource::Zero),
+        _ => Err(Errno::NODEV),
+    }
 }
 
 fn mprotect(cx: &mut Cx<'_>, [address, length, protection, ..]: [u64; 6]) -> SysResult {
@@ -163,10 +174,9 @@ fn nothing(_: &mut Cx<'_>, _: [u64; 6]) -> SysResult {
     Ok(0)
 }
 
-fn membarrier(cx: &mut Cx<'_>, [command, flags, ..]: [u64; 6]) -> SysResult {
+fn membarrier(_: &mut Cx<'_>, [command, flags, ..]: [u64; 6]) -> SysResult {
     /// GLOBAL, GLOBAL_EXPEDITED, PRIVATE_EXPEDITED, its registrations, SYNC_CORE with its own.
     const SUPPORTED: u64 = 1 | 2 | 4 | 8 | 16 | 32 | 64;
-    let _ = cx;
     if flags != 0 {
         return Err(Errno::INVAL.into());
     }
@@ -174,7 +184,7 @@ fn membarrier(cx: &mut Cx<'_>, [command, flags, ..]: [u64; 6]) -> SysResult {
         0 => Ok(SUPPORTED),
         _ if command & SUPPORTED == command && command.is_power_of_two() => {
             // x86 orders stores before later loads only with a fence; other threads are ordered by the host's.
-            rustix_membarrier();
+            barrier();
             Ok(0)
         }
         _ => Err(Errno::INVAL.into()),
@@ -182,9 +192,9 @@ fn membarrier(cx: &mut Cx<'_>, [command, flags, ..]: [u64; 6]) -> SysResult {
 }
 
 /// A barrier on every processor that runs a thread of this host process.
-fn rustix_membarrier() {
+fn barrier() {
     // Without the host's call a fence of this thread is all there is; the registered form is for cheap speed only.
-    let global = rustix::thread::membarrier(rustix::thread::MembarrierCommand::Global);
+    let global = rustix::thread::membarrier(rustix::thread::MembarrierCommand::PrivateExpedited);
     if global.is_err() {
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     }

@@ -11,6 +11,8 @@ use super::process::ExitStatus;
 use super::table::Node;
 use super::{Process, Task, TaskParts, VforkDone, run};
 use crate::cx::Cx;
+use crate::files::description::{Description, status};
+use crate::files::process::ProcessFile;
 use crate::kernel::LimitKind;
 use crate::signal::AlternateStack;
 use crate::syscalls::SysError;
@@ -213,8 +215,10 @@ fn prepare_and_start(
         cx.memory().store(request.parent_tid, tid)?;
     }
     if flags.contains(CloneFlags::PIDFD) {
-        let descriptor = crate::files::open_pidfd(cx, child.process())?;
-        cx.memory().store(request.pidfd, descriptor)?;
+        let object = ProcessFile::new(child.process().clone(), cx.kernel.clone());
+        let description = Description::new(Box::new(object), status::READ_WRITE, None);
+        let number = cx.files().insert(description, 0, true, cx.process().limit(resource::NOFILE))?;
+        cx.memory().store(request.pidfd, number)?;
     }
     if flags.contains(CloneFlags::CHILD_SETTID) {
         // As Linux: a child that cannot store its id runs all the same.

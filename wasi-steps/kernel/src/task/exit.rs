@@ -81,8 +81,8 @@ pub(crate) fn leave(task: &Arc<Task>, space: Arc<AddressSpace>, own: ExitStatus)
     let kernel = task.kernel().clone();
     let process = task.process().clone();
     release_memory(task, &space);
-    let files = task.set_files(DescriptorTable::new());
-    crate::files::leave(&kernel, files);
+    // The last owner closes everything and so lets go of locks and peers.
+    drop(task.set_files(DescriptorTable::new()));
     drop(space);
     task.drop_space();
     release_vfork(task);

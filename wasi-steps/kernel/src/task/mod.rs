@@ -31,8 +31,8 @@ use crate::signal::{AlternateStack, PendingSignals, SignalSet};
 use crate::wait::{Interrupts, Sleeper, WaitEnd, WaitQueue, lock};
 
 pub use credentials::Credentials;
-pub(crate) use process::Process;
 pub use process::ExitStatus;
+pub(crate) use process::Process;
 
 /// Longest name of a thread, without the terminating zero.
 pub(crate) const NAME_MAX: usize = 15;
