@@ -34,6 +34,8 @@ pub(crate) enum Notify {
 #[derive(Debug)]
 struct Timer {
     notify: Notify,
+    /// Whether absolute times are wall-clock times.
+    real: bool,
     next: Option<Instant>,
     interval: Duration,
     overrun: i32,
@@ -170,13 +172,13 @@ impl Timer {
 }
 
 /// Makes a timer and returns its number. `EAGAIN` when there are too many.
-pub(crate) fn create(process: &Process, notify: impl FnOnce(i32) -> Notify) -> Result<i32, Errno> {
+pub(crate) fn create(process: &Process, real: bool, notify: impl FnOnce(i32) -> Notify) -> Result<i32, Errno> {
     let mut timers = lock(&process.timers);
     if timers.timers.len() >= MAX_TIMERS {
         return Err(Errno::AGAIN);
     }
     let number = (0..=MAX_TIMERS as i32).find(|number| !timers.timers.contains_key(number)).ok_or(Errno::AGAIN)?;
-    let timer = Timer { notify: notify(number), next: None, interval: Duration::ZERO, overrun: 0 };
+    let timer = Timer { notify: notify(number), real, next: None, interval: Duration::ZERO, overrun: 0 };
     timers.timers.insert(number, timer);
     Ok(number)
 }
@@ -192,7 +194,7 @@ pub(crate) fn set(
     let now = Instant::now();
     let mut timers = lock(&process.timers);
     if number == ALARM {
-        let alarm = Timer { notify: Notify::Alarm, next: None, interval: Duration::ZERO, overrun: 0 };
+        let alarm = Timer { notify: Notify::Alarm, real: true, next: None, interval: Duration::ZERO, overrun: 0 };
         timers.timers.entry(ALARM).or_insert(alarm);
     }
     let timer = timers.timers.get_mut(&number).ok_or(Errno::INVAL)?;
@@ -217,6 +219,11 @@ pub(crate) fn get(process: &Process, number: i32) -> Result<TimerValue, Errno> {
         None if number == ALARM => Ok(TimerValue::default()),
         None => Err(Errno::INVAL),
     }
+}
+
+/// Whether a timer counts by the wall clock. `EINVAL` for an unknown one.
+pub(crate) fn is_real(process: &Process, number: i32) -> Result<bool, Errno> {
+    lock(&process.timers).timers.get(&number).map(|timer| timer.real).ok_or(Errno::INVAL)
 }
 
 /// Missed expiries of a timer at its last one. `EINVAL` for an unknown one.
