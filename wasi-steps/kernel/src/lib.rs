@@ -25,7 +25,9 @@
 
 mod cx;
 mod devices;
+mod exec;
 mod files;
+mod futex;
 mod kernel;
 mod locks;
 pub mod memory;
@@ -33,10 +35,11 @@ mod signal;
 mod sockets;
 pub mod syscalls;
 mod task;
+mod time;
 mod wait;
 
 pub use kernel::{
-    Executor, ExecutorFactory, Identity, Kernel, KernelConfig, KernelLimits, LimitKind, Report, StepIo,
+    Executor, ExecutorFactory, Identity, InitCommand, Kernel, KernelConfig, KernelLimits, LimitKind, Report, StepIo,
 };
 pub use sockets::network::NetworkPolicy;
 pub use task::{Credentials, ExitStatus};

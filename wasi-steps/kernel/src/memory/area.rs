@@ -175,9 +175,10 @@ impl Area {
             && self.was_writable == next.was_writable;
         same && match (&self.backing, &next.backing) {
             (Backing::Anonymous { name }, Backing::Anonymous { name: other }) => name == other,
-            (Backing::File { file, pages, .. }, Backing::File { file: other, pages: other_pages, offset }) => {
-                Arc::ptr_eq(file, other) && pages == other_pages && self.offset_at(self.end) == *offset
-            }
+            (
+                Backing::File { file, pages, .. },
+                Backing::File { file: other, pages: other_pages, offset },
+            ) => Arc::ptr_eq(file, other) && pages == other_pages && self.offset_at(self.end) == *offset,
             (Backing::Memory { object, .. }, Backing::Memory { object: other, offset }) => {
                 Arc::ptr_eq(object, other) && self.offset_at(self.end) == *offset
             }
@@ -348,7 +349,9 @@ mod tests {
         let mut areas = Areas::default();
         areas.insert(area(4, 5, Rights::READ));
         areas.insert(area(8, 9, Rights::READ));
-        let find = |length: u64| areas.find_free(length * PAGE_SIZE, PAGE_SIZE, 10 * PAGE_SIZE).map(|at| at / PAGE_SIZE);
+        let find = |length: u64| {
+            areas.find_free(length * PAGE_SIZE, PAGE_SIZE, 10 * PAGE_SIZE).map(|at| at / PAGE_SIZE)
+        };
         assert_eq!((find(1), find(2), find(3), find(4)), (Some(9), Some(6), Some(5), None));
     }
 }

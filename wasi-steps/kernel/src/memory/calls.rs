@@ -155,7 +155,8 @@ impl AddressSpace {
         let top = if request.flags.contains(MapFlags::LOW_2G) { 1 << 31 } else { areas.mmap_top };
         if let Some(start) = page_up(request.address).filter(|start| *start >= LOWEST_ADDRESS)
             && let Some(end) = start.checked_add(length)
-            && end <= HIGHEST_ADDRESS.min(if request.flags.contains(MapFlags::LOW_2G) { top } else { u64::MAX })
+            && end
+                <= HIGHEST_ADDRESS.min(if request.flags.contains(MapFlags::LOW_2G) { top } else { u64::MAX })
             && areas.is_free(start, end)
         {
             return Ok(start);
@@ -449,7 +450,13 @@ impl AddressSpace {
     ///
     /// `EINVAL` for bad arguments or a shared mapping that would be duplicated; `EFAULT` when the old range is not
     /// one mapping; `ENOMEM` when it cannot grow where it is and may not move, or memory is short.
-    pub(crate) fn remap(&self, old: u64, old_length: u64, new_length: u64, flags: RemapFlags) -> Result<u64, Errno> {
+    pub(crate) fn remap(
+        &self,
+        old: u64,
+        old_length: u64,
+        new_length: u64,
+        flags: RemapFlags,
+    ) -> Result<u64, Errno> {
         let old_length = page_up(old_length).ok_or(Errno::INVAL)?;
         let new_length = page_up(new_length).filter(|length| *length != 0).ok_or(Errno::INVAL)?;
         if old % PAGE_SIZE != 0 || old_length == 0 {
@@ -479,7 +486,8 @@ impl AddressSpace {
         if new_end > HIGHEST_ADDRESS || !self.read().is_free(old_end, new_end) {
             return Err(Errno::NOMEM);
         }
-        self.map(self.same_kind(area, old_end, old_end, new_end - old_end, MapFlags::FIXED_NOREPLACE)?).map(|_| ())
+        self.map(self.same_kind(area, old_end, old_end, new_end - old_end, MapFlags::FIXED_NOREPLACE)?)
+            .map(|_| ())
     }
 
     /// A request for more of what `area` is: the bytes that would be at `from`, mapped at `address`.
@@ -569,7 +577,9 @@ impl AddressSpace {
         }
         for range in dirty {
             let size = (range.end - range.start) as usize;
-            self.memory.copy_within(new + (range.start - old), range.start, size).map_err(|_| Errno::FAULT)?;
+            self.memory
+                .copy_within(new + (range.start - old), range.start, size)
+                .map_err(|_| Errno::FAULT)?;
         }
         if !area.rights.contains(Rights::WRITE) {
             self.memory.protect(new, backed, area.rights.host()).map_err(host_error)?;

@@ -48,6 +48,7 @@ impl AddressSpace {
         self.account.areas.fetch_add(list.counted, Ordering::Relaxed);
         *copy.write() = list;
         *lock(&copy.layout) = *lock(&self.layout);
+        *lock(&copy.executable) = lock(&self.executable).clone();
         copy.generation.store(self.generation.load(Ordering::SeqCst), Ordering::SeqCst);
         result.map(|()| copy)
     }

@@ -19,7 +19,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
-use cooper_vfs::{Errno, FileHandle, Position};
+use cooper_vfs::{Errno, FileHandle, Position, WriteDenial};
 use cooper_x86::code::{CodeId, CodeMap, CodeRange, CodeSource};
 use cooper_x86::memory::{Access, GUEST_SIZE, GuestMemory, PAGE_SIZE, Protection, Sharing};
 
@@ -29,7 +29,7 @@ use area::{Area, Areas, Backing, FilePages, MappedFile, page_down, page_up};
 
 pub use access::Plain;
 pub use area::{Rights, SharedMemory};
-pub(crate) use calls::{MapFlags, MapRequest};
+pub(crate) use calls::{Advice, MapFlags, MapRequest, RemapFlags};
 
 /// The lowest address a guest can map (`vm.mmap_min_addr`).
 pub(crate) const LOWEST_ADDRESS: u64 = 64 << 10;
@@ -172,6 +172,8 @@ pub struct AddressSpace {
     account: Arc<MemoryAccount>,
     id: u64,
     pub(crate) layout: Mutex<Layout>,
+    /// Keeps the program's file from being written.
+    executable: Mutex<Option<Arc<WriteDenial>>>,
 }
 
 impl AddressSpace {
@@ -187,7 +189,13 @@ impl AddressSpace {
             account: account.clone(),
             id: account.object_id(),
             layout: Mutex::default(),
+            executable: Mutex::default(),
         })
+    }
+
+    /// Keeps the program's file from being written while this memory lives.
+    pub(crate) fn keep_executable(&self, denial: WriteDenial) {
+        *lock(&self.executable) = Some(Arc::new(denial));
     }
 
     /// The window, for those who run guest code.
@@ -235,7 +243,9 @@ impl AddressSpace {
             Backing::File { file, .. } if area.shared => {
                 FutexKey::File(file.handle.node().inode(), area.offset_at(address))
             }
-            Backing::Memory { object, .. } if area.shared => FutexKey::Object(object.id, area.offset_at(address)),
+            Backing::Memory { object, .. } if area.shared => {
+                FutexKey::Object(object.id, area.offset_at(address))
+            }
             _ => own,
         })
     }
@@ -307,9 +317,12 @@ impl AddressSpace {
 impl CodeMap for AddressSpace {
     fn code_at(&self, pc: u64) -> Option<CodeRange> {
         let areas = self.read();
-        let area = areas.at(pc).filter(|area| pc < area.backed_end && area.rights.contains(Rights::EXECUTE))?;
+        let area =
+            areas.at(pc).filter(|area| pc < area.backed_end && area.rights.contains(Rights::EXECUTE))?;
         let source = match &area.backing {
-            Backing::File { file, offset, pages: FilePages::Pack | FilePages::Copied } if !area.was_writable => {
+            Backing::File { file, offset, pages: FilePages::Pack | FilePages::Copied }
+                if !area.was_writable =>
+            {
                 file.code.map_or(CodeSource::Generated, |id| CodeSource::File { id, offset: *offset })
             }
             _ => CodeSource::Generated,
@@ -357,7 +370,11 @@ fn host_error(_: std::io::Error) -> Errno {
 }
 
 /// A new unnamed host file of `length` bytes for shared memory.
-pub(crate) fn shared_memory(account: &MemoryAccount, name: &[u8], length: u64) -> Result<SharedMemory, Errno> {
+pub(crate) fn shared_memory(
+    account: &MemoryAccount,
+    name: &[u8],
+    length: u64,
+) -> Result<SharedMemory, Errno> {
     let file = File::from(rustix::fs::memfd_create(c"guest", rustix::fs::MemfdFlags::CLOEXEC)?);
     rustix::fs::ftruncate(&file, length)?;
     Ok(SharedMemory { file, id: account.object_id(), name: name.to_vec() })

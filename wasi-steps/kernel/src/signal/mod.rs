@@ -7,8 +7,10 @@
 //! What must hold: the sender makes the signal pending first, sets the stop byte then and wakes last; the receiver
 //! clears the stop byte first and looks at what is pending then.
 
+pub(crate) mod deliver;
 pub(crate) mod number;
 pub(crate) mod pending;
+pub(crate) mod send;
 
 use std::sync::{Arc, Mutex};
 

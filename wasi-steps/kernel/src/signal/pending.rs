@@ -200,6 +200,9 @@ mod tests {
     fn child_information_is_laid_out_as_linux_does() {
         let detail = Detail::Child { pid: 7, uid: 8, status: 9, user_ticks: 1, system_ticks: 2 };
         let bytes = SignalInfo { number: signal::CHLD, errno: 0, code: code::EXITED, detail }.to_bytes();
-        assert_eq!((bytes[0], bytes[8], bytes[16], bytes[20], bytes[24], bytes[32], bytes[40]), (17, 1, 7, 8, 9, 1, 2));
+        assert_eq!(
+            (bytes[0], bytes[8], bytes[16], bytes[20], bytes[24], bytes[32], bytes[40]),
+            (17, 1, 7, 8, 9, 1, 2)
+        );
     }
 }

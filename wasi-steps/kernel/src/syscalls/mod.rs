@@ -166,15 +166,18 @@ mod tests {
     fn no_number_is_claimed_twice() {
         let mut numbers: Vec<u32> = FAMILIES.iter().copied().flatten().map(|entry| entry.number).collect();
         numbers.sort_unstable();
-        let twice: Vec<u32> = numbers.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+        let twice: Vec<u32> =
+            numbers.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
         assert_eq!(twice, Vec::<u32>::new());
         assert!(numbers.iter().all(|number| (*number as usize) < NUMBERS));
     }
 
     #[test]
     fn partial_stub_and_refused_entries_say_why() {
-        let silent: Vec<&str> =
-            table().filter(|entry| entry.level != Level::Full && entry.note.is_empty()).map(|entry| entry.name).collect();
+        let silent: Vec<&str> = table()
+            .filter(|entry| entry.level != Level::Full && entry.note.is_empty())
+            .map(|entry| entry.name)
+            .collect();
         assert_eq!(silent, Vec::<&str>::new());
     }
 }

@@ -227,9 +227,8 @@ impl Credentials {
         if privileged_file {
             new.ambient = Capabilities::empty();
         }
-        let (mut file_permitted, mut file_inheritable, mut file_effective) = set
-            .file_capabilities
-            .map_or((Capabilities::empty(), Capabilities::empty(), false), |caps| {
+        let (mut file_permitted, mut file_inheritable, mut file_effective) =
+            set.file_capabilities.map_or((Capabilities::empty(), Capabilities::empty(), false), |caps| {
                 (caps.permitted, caps.inheritable, caps.effective)
             });
         let root_counts = self.secure_bits & SECURE_NO_ROOT == 0;
@@ -331,7 +330,8 @@ impl FileCapabilities {
         if bytes.len() != expected {
             return None;
         }
-        let wide = |low: u32, high: u32| Capabilities::from_bits_retain(u64::from(high) << 32 | u64::from(low));
+        let wide =
+            |low: u32, high: u32| Capabilities::from_bits_retain(u64::from(high) << 32 | u64::from(low));
         Some(Self {
             permitted: wide(word(1)?, word(3)?),
             inheritable: wide(word(2)?, word(4)?),
@@ -374,7 +374,10 @@ mod tests {
     fn root_that_becomes_a_user_loses_everything_and_cannot_come_back() {
         let mut credentials = Credentials::new(0, 0, vec![]);
         assert_eq!(credentials.set_user_ids(100, 100, 100), Ok(()));
-        assert_eq!((credentials.permitted, credentials.effective()), (Capabilities::empty(), Capabilities::empty()));
+        assert_eq!(
+            (credentials.permitted, credentials.effective()),
+            (Capabilities::empty(), Capabilities::empty())
+        );
         assert_eq!(credentials.set_uid(0), Err(Errno::PERM));
         assert_eq!(credentials.filesystem.uid, 100);
     }
@@ -394,7 +397,10 @@ mod tests {
         let mut credentials = Credentials::new(0, 0, vec![]);
         credentials.secure_bits |= SECURE_KEEP_CAPABILITIES;
         assert_eq!(credentials.set_uid(5), Ok(()));
-        assert_eq!((credentials.permitted, credentials.effective()), (Capabilities::CONTAINER, Capabilities::empty()));
+        assert_eq!(
+            (credentials.permitted, credentials.effective()),
+            (Capabilities::CONTAINER, Capabilities::empty())
+        );
     }
 
     #[test]

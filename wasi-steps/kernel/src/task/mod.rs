@@ -8,10 +8,15 @@
 //! What must hold: a task is in its process's list of threads from before it first runs until it has left the
 //! table; only the thread itself changes its mask, registers, address space and credentials; others read them.
 
+pub(crate) mod clone;
 pub(crate) mod credentials;
+pub(crate) mod exec;
+pub(crate) mod exit;
 pub(crate) mod limits;
 pub(crate) mod process;
+pub(crate) mod run;
 pub(crate) mod table;
+pub(crate) mod wait4;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,8 +31,8 @@ use crate::signal::{AlternateStack, PendingSignals, SignalSet};
 use crate::wait::{Interrupts, Sleeper, WaitEnd, WaitQueue, lock};
 
 pub use credentials::Credentials;
-pub(crate) use process::Process;
 pub use process::ExitStatus;
+pub(crate) use process::Process;
 
 /// Longest name of a thread, without the terminating zero.
 pub(crate) const NAME_MAX: usize = 15;
@@ -110,7 +115,7 @@ pub(crate) struct Task {
     pub(crate) saved_mask: Mutex<Option<SignalSet>>,
     pub(crate) pending: Mutex<PendingSignals>,
     pub(crate) alternate_stack: Mutex<AlternateStack>,
-    space: Mutex<Arc<AddressSpace>>,
+    space: Mutex<Option<Arc<AddressSpace>>>,
     files: Mutex<Arc<DescriptorTable>>,
     fs: Mutex<Arc<FsContext>>,
     credentials: Mutex<Arc<Credentials>>,
@@ -127,6 +132,8 @@ pub(crate) struct Task {
     restart_deadline: Mutex<Option<Option<Instant>>>,
     /// Processor time used so far, as the thread itself last noted it.
     pub(crate) cpu_nanoseconds: AtomicU64,
+    /// What `exit` was called with.
+    pub(crate) exit_code: Mutex<u8>,
     /// Set while a `vfork` child uses the memory of the parent.
     pub(crate) vfork_done: Mutex<Option<Arc<VforkDone>>>,
 }
@@ -162,7 +169,7 @@ impl Task {
             saved_mask: Mutex::new(None),
             pending: Mutex::default(),
             alternate_stack: Mutex::new(AlternateStack::NONE),
-            space: Mutex::new(parts.space),
+            space: Mutex::new(Some(parts.space)),
             files: Mutex::new(parts.files),
             fs: Mutex::new(parts.fs),
             credentials: Mutex::new(parts.credentials),
@@ -174,6 +181,7 @@ impl Task {
             timer_slack: AtomicU64::new(50_000),
             restart_deadline: Mutex::new(None),
             cpu_nanoseconds: AtomicU64::new(0),
+            exit_code: Mutex::new(0),
             vfork_done: Mutex::new(None),
         })
     }
@@ -198,14 +206,19 @@ impl Task {
         &self.process
     }
 
-    /// The memory the thread runs in.
-    pub(crate) fn space(&self) -> Arc<AddressSpace> {
+    /// The memory the thread runs in; none once it has ended.
+    pub(crate) fn space(&self) -> Option<Arc<AddressSpace>> {
         lock(&self.space).clone()
     }
 
     /// Replaces the memory, as `execve` does.
-    pub(crate) fn set_space(&self, space: Arc<AddressSpace>) -> Arc<AddressSpace> {
-        std::mem::replace(&mut *lock(&self.space), space)
+    pub(crate) fn set_space(&self, space: Arc<AddressSpace>) -> Option<Arc<AddressSpace>> {
+        lock(&self.space).replace(space)
+    }
+
+    /// Lets the memory go at the end.
+    pub(crate) fn drop_space(&self) {
+        lock(&self.space).take();
     }
 
     /// The descriptors.
@@ -270,6 +283,23 @@ impl Task {
         if let Some(mask) = lock(&self.saved_mask).take() {
             self.set_mask(mask);
         }
+    }
+
+    /// The mask that a new task inherits: not that of a `sigsuspend` in between.
+    pub(crate) fn saved_or_current_mask(&self) -> SignalSet {
+        lock(&self.saved_mask).unwrap_or_else(|| self.mask())
+    }
+
+    /// How the thread ended by itself.
+    pub(crate) fn own_exit_status(&self) -> ExitStatus {
+        ExitStatus::Code(*lock(&self.exit_code))
+    }
+
+    /// Notes the processor time of the calling host thread, which must be this task's.
+    pub(crate) fn note_cpu_time(&self) {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let nanoseconds = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
+        self.cpu_nanoseconds.store(nanoseconds, Ordering::Relaxed);
     }
 
     /// Makes the thread look at what is new for it, whether it runs guest code or waits.

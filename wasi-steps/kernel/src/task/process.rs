@@ -9,6 +9,7 @@ use cooper_vfs::Position;
 use super::Task;
 use super::limits::Limits;
 use crate::signal::{Actions, PendingSignals};
+use crate::time::ProcessTimers;
 use crate::wait::{WaitQueue, lock};
 
 /// How a process ended.
@@ -72,6 +73,7 @@ pub(crate) struct Process {
     pub(crate) limits: Mutex<Limits>,
     pub(crate) program: Mutex<Program>,
     pub(crate) times: Mutex<Times>,
+    pub(crate) timers: Mutex<ProcessTimers>,
     /// Woken when a child changes state.
     pub(crate) children_changed: WaitQueue,
     /// Woken when the group goes on after a stop, when it ends, and when a thread leaves.
@@ -96,6 +98,7 @@ impl Process {
             limits: Mutex::new(limits),
             program: Mutex::new(program),
             times: Mutex::default(),
+            timers: Mutex::default(),
             children_changed: WaitQueue::new(),
             state_changed: WaitQueue::new(),
             started: Instant::now(),

@@ -47,6 +47,8 @@ pub(crate) struct Table {
     pub(crate) processes: BTreeMap<u32, Node>,
     pub(crate) tasks: BTreeMap<u32, Arc<Task>>,
     last: u32,
+    /// Set when the first process has ended: no new process comes to be.
+    pub(crate) ending: bool,
 }
 
 impl Table {
@@ -93,6 +95,16 @@ impl Table {
             parent.children.remove(&pid);
         }
         Some(node)
+    }
+
+    /// Whether no member of the group has a parent in another group of the same session, so that nobody can continue
+    /// it after a stop.
+    pub(crate) fn is_orphaned(&self, group: u32) -> bool {
+        !self.group(group).filter(|node| node.zombie.is_none()).any(|node| {
+            self.process(node.parent).is_some_and(|parent| {
+                parent.group != group && parent.session == node.session && node.parent != node.process.pid()
+            })
+        })
     }
 
     /// How many tasks there are.
