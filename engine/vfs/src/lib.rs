@@ -14,14 +14,14 @@ pub use credentials::{Caller, Capabilities, Credentials, Walk};
 pub use memory::MemoryStore;
 pub use path::GuestPath;
 pub use rootfs::{
-    AccessMode, AllocateMode, DirectoryHandle, DirectoryItem, FileHandle, Follow, Mapping, MountId, MountInfo,
-    MountOptions, MountSource, NodeRef, OpenFlags, OpenResult, Opened, Position, RenameFlags, RootFs,
-    RootFsLimits, Stat, StatFs, StepChanges, TimeChange, WriteDenial, XattrCondition,
+    AccessMode, AllocateMode, DirectoryHandle, DirectoryItem, FileHandle, Follow, Mapping, MountId,
+    MountInfo, MountOptions, MountSource, NodeRef, OpenFlags, OpenResult, Opened, Position, RenameFlags,
+    RootFs, RootFsLimits, Stat, StatFs, StepChanges, TimeChange, WriteDenial, XattrCondition,
 };
 pub use rustix::io::Errno;
 pub use synthetic::{Link, SyntheticFile, SyntheticFs, SyntheticId};
 pub use time::{Clock, FixedClock, HostClock, Timestamp};
 pub use tree::{
-    Change, ContentTreeId, Directory, Entry, ExactId, FileKind, Metadata, NodeKind, Tree, TreeBuilder, TreeId,
-    TreeWalk, WalkItem,
+    Change, ContentTreeId, Directory, Entry, ExactId, FileKind, Metadata, NodeKind, Tree, TreeBuilder,
+    TreeId, TreeWalk, WalkItem,
 };

@@ -3,8 +3,22 @@
 //! A caller answers, through [`CodeMap`], which executable mapping holds an address. Code of an unchanging file is
 //! named by the file's content and decoded once for all processes, wherever they map it; everything else is
 //! "generated" and compared with memory before it runs.
+//!
+//! What must hold: blocks are only ever added to a [`FileCode`] and live as long as it, and links lead only to blocks
+//! of the same file. So a thread that keeps the `Arc` of a file may keep plain pointers to its blocks.
+#![allow(unsafe_code, reason = "blocks refer to each other by pointer, see above")]
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::decode::Block;
+
+/// Decoded operations that are kept before all are dropped and decoded anew: 24 bytes each, and less than as much
+/// again around them.
+const MAX_SHARED_OPERATIONS: usize = 8 << 20;
 
 /// The identity of a file's content: two ranges with equal ids and offsets hold equal bytes for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,11 +63,130 @@ pub trait CodeMap: Sync {
 
 /// Decoded code, shared by the threads of all guest processes.
 #[derive(Debug, Default)]
-pub struct SharedCode {}
+pub struct SharedCode {
+    files: RwLock<HashMap<CodeId, Arc<FileCode>>>,
+    operations: AtomicUsize,
+    epoch: AtomicU64,
+}
 
 impl SharedCode {
     /// An empty store of decoded code.
     pub fn new() -> Arc<Self> {
         Arc::new(Self::default())
+    }
+
+    /// Changes when all code was dropped.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The decoded code of a file.
+    pub(crate) fn file(&self, id: CodeId) -> Arc<FileCode> {
+        // A panic while a lock is held leaves the maps whole: insertions are single steps.
+        if let Some(file) = self.files.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            return Arc::clone(file);
+        }
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(files.entry(id).or_default())
+    }
+
+    /// Counts new operations, and drops everything when there are too many; threads notice at their next entry.
+    pub(crate) fn charge(&self, operations: usize) {
+        let before = self.operations.fetch_add(operations, Ordering::Relaxed);
+        if before + operations > MAX_SHARED_OPERATIONS {
+            let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+            files.clear();
+            self.operations.store(0, Ordering::Relaxed);
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// Hashes one integer: file offsets are spread by a multiplication.
+#[derive(Default)]
+pub(crate) struct OffsetHasher(u64);
+
+impl Hasher for OffsetHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        // 2^64 divided by the golden ratio.
+        let product = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ product >> 32;
+    }
+}
+
+/// Blocks by where they start.
+pub(crate) type BlockMap = HashMap<u64, Box<Block>, BuildHasherDefault<OffsetHasher>>;
+
+/// Decoded blocks of one file content.
+#[derive(Debug, Default)]
+pub(crate) struct FileCode {
+    blocks: RwLock<BlockMap>,
+}
+
+impl FileCode {
+    /// The block at a file offset.
+    pub(crate) fn get(&self, offset: u64) -> Option<BlockPointer> {
+        let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
+        blocks.get(&offset).map(|block| BlockPointer::to(block))
+    }
+
+    /// Adds a block, unless another thread was faster; the block that is there.
+    pub(crate) fn insert(&self, offset: u64, block: Block) -> BlockPointer {
+        let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
+        BlockPointer::to(blocks.entry(offset).or_insert_with(|| Box::new(block)))
+    }
+}
+
+/// A block that its holder keeps alive by other means: an `Arc` of its file, or the thread's own map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockPointer(NonNull<Block>);
+
+// SAFETY: blocks are immutable but for their atomic links.
+unsafe impl Send for BlockPointer {}
+
+impl BlockPointer {
+    #[expect(clippy::borrowed_box, reason = "only a boxed block has a lasting address")]
+    pub(crate) fn to(block: &Box<Block>) -> Self {
+        Self(NonNull::from(&**block))
+    }
+
+    /// The block.
+    ///
+    /// # Safety
+    /// The file or map that owns the block is alive for `'a`.
+    #[inline(always)]
+    pub(crate) unsafe fn get<'a>(self) -> &'a Block {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// A successor of a block in the same file, once known.
+#[derive(Debug)]
+pub(crate) struct Link(AtomicPtr<Block>);
+
+impl Link {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self) -> Option<BlockPointer> {
+        NonNull::new(self.0.load(Ordering::Acquire)).map(BlockPointer)
+    }
+
+    /// Remembers a successor; it must belong to the same [`FileCode`].
+    pub(crate) fn set(&self, block: BlockPointer) {
+        self.0.store(block.0.as_ptr(), Ordering::Release);
     }
 }

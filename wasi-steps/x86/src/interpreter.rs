@@ -1,11 +1,25 @@
 //! Runs guest code until something happens that is the caller's business.
+//!
+//! Code runs block by block. Each turn of the loop looks at the stop byte, runs one block and finds the next: through
+//! a link of the block, the thread's cache of branch targets, or the decoded code of the file. The thread remembers
+//! which executable range it is in; a block of a file is used only where the range holds it whole.
+//!
+//! What must hold: everything remembered is dropped when the code map's generation or the shared epoch changes, and
+//! the `Arc` of every file whose blocks are remembered is kept as long.
+#![allow(unsafe_code, reason = "blocks are used by pointer; see `code`")]
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::code::{CodeMap, SharedCode};
-use crate::memory::{Fault, GuestMemory};
-use crate::state::CpuState;
+use crate::code::{BlockMap, BlockPointer, CodeMap, CodeSource, FileCode, SharedCode};
+use crate::decode::{self, Block, MAX_BYTES};
+use crate::general::{Flow, Step};
+use crate::host;
+use crate::machine::{BLOCK, Machine};
+use crate::memory::{Access, Fault, GuestMemory};
+use crate::operations::Next;
+use crate::state::{CpuState, flag};
 
 /// Why [`Interpreter::run`] came back. Unless said otherwise `rip` is at the instruction that caused it, and nothing
 /// of that instruction has happened.
@@ -31,18 +45,70 @@ pub enum Exit {
     FloatingPoint,
 }
 
+/// Entries of the cache of branch targets; a power of two.
+const TARGETS: usize = 1024;
+/// Executable ranges that a thread remembers; then it starts again.
+const MAX_RANGES: usize = 256;
+/// Blocks of generated code that a thread keeps; then it starts again.
+const MAX_GENERATED: usize = 1 << 16;
+
+/// An executable range, as the thread uses it.
+#[derive(Debug, Clone)]
+struct Range {
+    start: u64,
+    end: u64,
+    /// The file's decoded code and the file offset of `start`; `None` for generated code.
+    file: Option<(Arc<FileCode>, u64)>,
+}
+
+/// Where a branch went before.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    pc: u64,
+    /// Index of the range that holds the block.
+    range: u32,
+    block: Option<BlockPointer>,
+}
+
+const NO_TARGET: Target = Target { pc: 0, range: 0, block: None };
+
 /// The interpreter of one guest thread.
 #[derive(Debug)]
 pub struct Interpreter {
-    #[expect(dead_code, reason = "the stub decodes nothing")]
     shared: Arc<SharedCode>,
+    machine: Box<Machine>,
     instructions: u64,
+    generation: u64,
+    epoch: u64,
+    ranges: Vec<Range>,
+    targets: Box<[Target]>,
+    /// Blocks that belong to this thread alone, by address.
+    generated: BlockMap,
+    /// Replaced blocks of generated code; pointers to them may still be remembered until all is dropped.
+    retired: Vec<Box<Block>>,
+}
+
+/// A block and the bounds within which its links may be followed.
+#[derive(Clone, Copy)]
+struct Place {
+    block: BlockPointer,
+    range: u32,
 }
 
 impl Interpreter {
     /// An interpreter that takes decoded code from `shared`.
     pub fn new(shared: Arc<SharedCode>) -> Self {
-        Self { shared, instructions: 0 }
+        Self {
+            epoch: shared.epoch(),
+            shared,
+            machine: Box::new(Machine::new()),
+            instructions: 0,
+            generation: 0,
+            ranges: Vec::new(),
+            targets: vec![NO_TARGET; TARGETS].into(),
+            generated: HashMap::default(),
+            retired: Vec::new(),
+        }
     }
 
     /// How many guest instructions this interpreter has run; a repeated string instruction counts once.
@@ -50,14 +116,276 @@ impl Interpreter {
         self.instructions
     }
 
-    /// Runs from `cpu.rip` until an [`Exit`].
+    /// Runs from `cpu.rip` until an [`Exit`]. `stop` is looked at before every block and within long string
+    /// instructions; while it is not zero the answer is [`Exit::Stopped`].
     pub fn run(
         &mut self,
-        _cpu: &mut CpuState,
-        _memory: &GuestMemory,
-        _code: &dyn CodeMap,
-        _stop: &AtomicU8,
+        cpu: &mut CpuState,
+        memory: &GuestMemory,
+        code: &dyn CodeMap,
+        stop: &AtomicU8,
     ) -> Exit {
-        Exit::Illegal
+        let (generation, epoch) = (code.generation(), self.shared.epoch());
+        if generation != self.generation || epoch != self.epoch {
+            self.forget();
+            (self.generation, self.epoch) = (generation, epoch);
+        }
+        self.machine.load(cpu);
+        let control = host::enter_float(cpu.mxcsr);
+        let exit = self.blocks(memory, code, stop);
+        self.machine.mxcsr = host::leave_float(control, self.machine.mxcsr);
+        self.machine.store(cpu);
+        exit
     }
+
+    /// Drops everything remembered about code.
+    fn forget(&mut self) {
+        self.ranges.clear();
+        self.targets.fill(NO_TARGET);
+        self.generated.clear();
+        self.retired.clear();
+    }
+
+    /// The main loop; leaves the address to go on from in `machine.target`.
+    fn blocks(&mut self, memory: &GuestMemory, code: &dyn CodeMap, stop: &AtomicU8) -> Exit {
+        'lookup: loop {
+            if stop.load(Ordering::Relaxed) != 0 {
+                return Exit::Stopped;
+            }
+            if self.machine.system_flags & flag::TF != 0 {
+                return self.single_step(memory, code, stop);
+            }
+            let pc = self.machine.target;
+            let Place { mut block, range } = match self.find(pc, memory, code) {
+                Ok(place) => place,
+                Err(exit) => return exit,
+            };
+            let Some(Range { start, end, file }) = self.ranges.get(range as usize) else { continue };
+            let (start, end, is_file) = (*start, *end, file.is_some());
+            let mut pc = pc;
+            // Blocks follow each other through links as long as they stay within the range.
+            loop {
+                // SAFETY: `ranges` keeps the file alive, `generated` or `retired` the thread's own blocks; neither is
+                // dropped before this function looks the next block up.
+                let current = unsafe { block.get() };
+                self.machine.r[usize::from(BLOCK)] = pc;
+                self.instructions += u64::from(current.count);
+                let link = match run_block(&mut self.machine, current, memory, stop) {
+                    Next::Link0 => &current.links[0],
+                    Next::Link1 => &current.links[1],
+                    Next::Exit => {
+                        self.instructions -= u64::from(unfinished(&self.machine, current, pc));
+                        return self.machine.exit;
+                    }
+                    _ => continue 'lookup,
+                };
+                pc = self.machine.target;
+                if !is_file {
+                    continue 'lookup;
+                }
+                if stop.load(Ordering::Relaxed) != 0 {
+                    return Exit::Stopped;
+                }
+                block = match link.get() {
+                    Some(next) => next,
+                    None => match self.find(pc, memory, code) {
+                        Ok(place) if place.range == range => {
+                            link.set(place.block);
+                            place.block
+                        }
+                        Ok(_) => continue 'lookup,
+                        Err(exit) => return exit,
+                    },
+                };
+                // SAFETY: as above; links stay within the file.
+                let length = u64::from(unsafe { block.get() }.length);
+                if pc < start || pc + length > end {
+                    continue 'lookup;
+                }
+            }
+        }
+    }
+
+    /// The block at `pc`.
+    fn find(&mut self, pc: u64, memory: &GuestMemory, code: &dyn CodeMap) -> Result<Place, Exit> {
+        let slot = (pc ^ pc >> 10) as usize % TARGETS;
+        let target = self.targets[slot];
+        if target.pc == pc
+            && let Some(block) = target.block
+            && self.still_valid(block, pc, memory)
+        {
+            return Ok(Place { block, range: target.range });
+        }
+        let place = self.look_up(pc, memory, code)?;
+        self.targets[slot] = Target { pc, range: place.range, block: Some(place.block) };
+        Ok(place)
+    }
+
+    /// Whether memory still holds what a block was made from; blocks of files need no look.
+    fn still_valid(&self, block: BlockPointer, pc: u64, memory: &GuestMemory) -> bool {
+        // SAFETY: remembered blocks are alive.
+        match unsafe { block.get() }.bytes.as_deref() {
+            None => true,
+            Some(bytes) => memory.compare_bytes(pc, bytes) == Ok(true),
+        }
+    }
+
+    /// Finds the range of `pc` and in it the block.
+    fn look_up(&mut self, pc: u64, memory: &GuestMemory, code: &dyn CodeMap) -> Result<Place, Exit> {
+        let range = self.range_of(pc, code)?;
+        let Range { start, end, file } = &self.ranges[range as usize];
+        if let Some((file, offset)) = file {
+            let offset = pc - start + offset;
+            if let Some(block) = file.get(offset) {
+                // SAFETY: the file is kept in `ranges`.
+                if pc + u64::from(unsafe { block.get() }.length) <= *end {
+                    return Ok(Place { block, range });
+                }
+            } else if let Some(block) = decode::decode(&fetch(pc, *end, memory)) {
+                self.shared.charge(block.operations.len());
+                return Ok(Place { block: file.insert(offset, block), range });
+            }
+        }
+        self.own_block(pc, memory, code).map(|block| Place { block, range })
+    }
+
+    /// A block of this thread alone, for generated code and for what crosses the end of a range.
+    fn own_block(&mut self, pc: u64, memory: &GuestMemory, code: &dyn CodeMap) -> Result<BlockPointer, Exit> {
+        if let Some(block) = self.generated.get(&pc).map(BlockPointer::to)
+            && self.still_valid(block, pc, memory)
+        {
+            return Ok(block);
+        }
+        if self.generated.len() + self.retired.len() >= MAX_GENERATED {
+            self.targets.fill(NO_TARGET);
+            self.generated.clear();
+            self.retired.clear();
+        }
+        let (bytes, end) = fetch_across(pc, memory, code);
+        let Some(mut block) = decode::decode(&bytes) else {
+            return Err(Exit::Fault(Fault { address: end, access: Access::Execute }));
+        };
+        block.bytes = Some(bytes[..block.length as usize].into());
+        if let Some(old) = self.generated.remove(&pc) {
+            self.retired.push(old);
+        }
+        Ok(BlockPointer::to(self.generated.entry(pc).or_insert_with(|| Box::new(block))))
+    }
+
+    /// Index of the executable range that holds `pc`.
+    fn range_of(&mut self, pc: u64, code: &dyn CodeMap) -> Result<u32, Exit> {
+        if let Some(index) = self.ranges.iter().position(|range| pc >= range.start && pc < range.end) {
+            return Ok(index as u32);
+        }
+        let found = code.code_at(pc).filter(|range| pc >= range.start && pc < range.end);
+        let Some(range) = found else {
+            return Err(Exit::Fault(Fault { address: pc, access: Access::Execute }));
+        };
+        if self.ranges.len() >= MAX_RANGES {
+            self.forget();
+        }
+        let file = match range.source {
+            CodeSource::File { id, offset } => Some((self.shared.file(id), offset)),
+            CodeSource::Generated => None,
+        };
+        self.ranges.push(Range { start: range.start, end: range.end, file });
+        Ok(self.ranges.len() as u32 - 1)
+    }
+
+    /// Runs one instruction for a program that set TF.
+    fn single_step(&mut self, memory: &GuestMemory, code: &dyn CodeMap, stop: &AtomicU8) -> Exit {
+        let pc = self.machine.target;
+        let (bytes, end) = fetch_across(pc, memory, code);
+        let Some(block) = decode::decode_one(&bytes) else {
+            return Exit::Fault(Fault { address: end, access: Access::Execute });
+        };
+        self.machine.r[usize::from(BLOCK)] = pc;
+        match run_block(&mut self.machine, &block, memory, stop) {
+            Next::Exit => self.machine.exit,
+            _ => {
+                self.instructions += 1;
+                Exit::Step
+            }
+        }
+    }
+}
+
+/// Runs a block to its end, with the general path where it asks for it.
+#[inline(always)]
+fn run_block(machine: &mut Machine, block: &Block, memory: &GuestMemory, stop: &AtomicU8) -> Next {
+    let Some(mut operation) = block.operations.first() else { return Next::Jump };
+    loop {
+        let next = (operation.handler)(machine, operation, memory);
+        if next != Next::General {
+            return next;
+        }
+        match general(machine, block, memory, stop) {
+            None => operation = &block.operations[machine.resume as usize],
+            Some(next) => return next,
+        }
+    }
+}
+
+/// Runs an instruction of the general path; `None` when the block goes on.
+#[inline(never)]
+fn general(machine: &mut Machine, block: &Block, memory: &GuestMemory, stop: &AtomicU8) -> Option<Next> {
+    let instruction = &block.general[machine.general as usize];
+    let base = machine.r[usize::from(BLOCK)];
+    let flow = Step { m: machine, memory, i: instruction, stop }.run();
+    match flow {
+        Ok(Flow::Next) => None,
+        Ok(Flow::Jump(target)) => {
+            machine.target = target;
+            Some(Next::Jump)
+        }
+        Ok(Flow::ExitAfter(exit)) => {
+            machine.exit = exit;
+            machine.target = base.wrapping_add(instruction.next_ip());
+            Some(Next::Exit)
+        }
+        Err(exit) => {
+            machine.exit = exit;
+            machine.target = base.wrapping_add(instruction.ip());
+            Some(Next::Exit)
+        }
+    }
+}
+
+/// How many instructions of a block did not run, when it was left for `machine.target`.
+fn unfinished(machine: &Machine, block: &Block, pc: u64) -> u32 {
+    let reached = machine.target.wrapping_sub(pc);
+    if reached >= u64::from(block.length) {
+        return 0;
+    }
+    let done = block.operations.iter().filter(|operation| u64::from(operation.offset) < reached).count();
+    block.count.saturating_sub(done as u32)
+}
+
+/// The bytes of a range from `pc` on, as many as a block can need.
+fn fetch(pc: u64, end: u64, memory: &GuestMemory) -> Vec<u8> {
+    let mut bytes = vec![0; MAX_BYTES.min((end - pc) as usize)];
+    if let Err(fault) = memory.read(pc, &mut bytes) {
+        bytes.truncate(fault.done);
+    }
+    bytes
+}
+
+/// As `fetch`, going on in ranges that follow without a gap; also where it stopped.
+fn fetch_across(pc: u64, memory: &GuestMemory, code: &dyn CodeMap) -> (Vec<u8>, u64) {
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut at = pc;
+    while bytes.len() < MAX_BYTES
+        && let Some(range) = code.code_at(at)
+        && at >= range.start
+        && at < range.end
+    {
+        let part = fetch(at, range.end, memory);
+        if part.is_empty() {
+            break;
+        }
+        at += part.len() as u64;
+        bytes.extend(part);
+    }
+    bytes.truncate(MAX_BYTES);
+    (bytes, at)
 }

@@ -12,3 +12,16 @@ pub mod code;
 pub mod interpreter;
 pub mod memory;
 pub mod state;
+
+mod alu;
+mod decode;
+mod flags;
+mod general;
+mod handlers;
+mod host;
+mod machine;
+mod operations;
+mod processor;
+mod select;
+mod vector;
+mod x87;

@@ -465,6 +465,32 @@ impl GuestMemory {
         Err(self.fault(address, access))
     }
 
+    /// As [`load`](Self::load) without saying why not: the caller has [`failed`](Self::failed) for that.
+    #[inline(always)]
+    pub(crate) fn try_load<T: Scalar>(&self, address: u64) -> Option<T> {
+        if address >= GUEST_SIZE {
+            return None;
+        }
+        // SAFETY: the address is in the window; what is behind it is the guard.
+        unsafe { T::load_at(self.pointer(address)) }.ok()
+    }
+
+    /// As [`store`](Self::store) without saying why not.
+    #[inline(always)]
+    pub(crate) fn try_store<T: Scalar>(&self, address: u64, value: T) -> Option<()> {
+        if address >= GUEST_SIZE {
+            return None;
+        }
+        // SAFETY: as in `try_load`.
+        unsafe { T::store_at(self.pointer(address), value) }.ok()
+    }
+
+    /// What the access that just failed ran into.
+    #[cold]
+    pub(crate) fn failed(&self, address: u64, access: Access) -> Fault {
+        self.fault(address, access)
+    }
+
     /// Loads a value with one instruction.
     #[inline(always)]
     pub fn load<T: Scalar>(&self, address: u64) -> Result<T, Fault> {
@@ -611,6 +637,13 @@ impl GuestMemory {
             done += part;
         }
         Ok(())
+    }
+
+    /// Copies upwards byte by byte, as `rep movsb` does for overlapping ranges; how many bytes before a fault.
+    pub(crate) fn move_forward(&self, to: u64, from: u64, length: usize) -> usize {
+        let inside = Self::inside(to, length).min(Self::inside(from, length));
+        // SAFETY: both ranges lie in the window.
+        inside - unsafe { copy_bytes(self.pointer(to), self.pointer(from), inside) }
     }
 
     /// Whether guest memory holds exactly `expected`.

@@ -1,180 +1,389 @@
-//! One step's writable world.
+//! One step's writable world: a finished tree below, the step's changes above, mounts.
+//!
+//! The state is inodes and directory entries in memory, made as they are looked at ([`RootFs`] says how they relate).
+//! A [`Position`] is a place, a [`NodeRef`] an inode. Nothing here blocks but on host files.
 
+mod devices;
+mod directory;
+mod extents;
+mod file;
+mod finish;
+mod handles;
+mod inode;
+mod metadata;
 mod mount;
+mod names;
+mod open;
+mod position;
+mod shared;
+mod sync;
+#[cfg(test)]
+mod tests;
 mod types;
+mod walk;
+mod xattrs;
 
-use std::any::Any;
+use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 
 use rustix::io::Errno;
 
+pub use handles::{DirectoryHandle, FileHandle};
+pub use inode::{NodeRef, WriteDenial};
 pub use mount::{MountId, MountInfo, MountOptions, MountSource};
+pub use open::{OpenResult, Opened};
+pub use position::Position;
 pub use types::*;
 
-use crate::content::{ContentId, ContentStore};
-use crate::credentials::Walk;
-use crate::synthetic::SyntheticFile;
+use crate::content::ContentStore;
+use crate::credentials::{Caller, Credentials, Walk};
+use crate::path::{self, LINKS_MAX};
+use crate::synthetic::SyntheticFs;
 use crate::time::Clock;
-use crate::tree::{FileKind, Tree};
+use crate::tree::{Entry, FileKind, Metadata, NodeKind, Tree};
+use directory::{Dentry, DirectoryBody, inode_of};
+use inode::{Attributes, Body, Inode};
+use mount::{Filesystem, FilesystemKind, Mount, MountTable};
+use names::Fresh;
+use shared::{Budget, Shared};
+use sync::{lock, read, write};
 
-/// One step's writable root file system. Clones are the same file system.
-#[derive(Clone, Debug)]
-pub struct RootFs {}
+/// First device number; every file system gets the next one.
+const FIRST_DEVICE: u64 = 0x20;
 
-/// A name in the mounted tree: a mount and a directory entry in it.
+/// One step's writable root file system. Clones are the same file system; all calls may come from several threads.
 ///
-/// Stays valid when the name is renamed or removed.
-#[derive(Clone, Debug)]
-pub struct Position {}
-
-/// An inode, compared by identity.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct NodeRef {}
-
-/// What an `open` gave.
-#[derive(Debug)]
-pub enum Opened {
-    /// A regular file.
-    File(FileHandle),
-    /// A directory.
-    Directory(DirectoryHandle),
-    /// A named pipe; the pipe itself is the caller's, kept in [`NodeRef::attachment`].
-    Fifo(NodeRef),
-    /// A device node.
-    Device {
-        /// The node.
-        node: NodeRef,
-        /// Character or block device.
-        character: bool,
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
-    /// `O_PATH`: the place is all there is.
-    Path,
-    /// A file of a synthetic file system.
-    Synthetic(Arc<dyn SyntheticFile>),
-    /// What a magic link led to that has no place.
-    Object(Arc<dyn Any + Send + Sync>),
+/// Paths are resolved from a base [`Position`], on behalf of a [`Walk`]. Errors are what Linux would answer. When the
+/// host fails (the store, a full disk) the guest sees `EIO` or `ENOSPC`, and [`take_host_error`](Self::take_host_error) has the reason.
+#[derive(Clone)]
+pub struct RootFs {
+    inner: Arc<World>,
 }
 
-/// An opened thing and where it was opened.
-#[derive(Debug)]
-pub struct OpenResult {
-    /// What it is.
-    pub opened: Opened,
-    /// Where.
-    pub position: Position,
-    /// Whether this call made it.
-    pub created: bool,
+struct World {
+    shared: Arc<Shared>,
+    budget: Arc<Budget>,
+    mounts: RwLock<MountTable>,
+    root: Position,
+    next_mount: AtomicU64,
+    next_device: AtomicU64,
 }
 
-/// An open regular file; the offset is the caller's.
-#[derive(Clone, Debug)]
-pub struct FileHandle {}
+impl fmt::Debug for RootFs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RootFs")
+            .field("mounts", &read(&self.inner.mounts).in_order.len())
+            .finish_non_exhaustive()
+    }
+}
 
-/// An open directory; the offset (a cookie) is the caller's.
-#[derive(Clone, Debug)]
-pub struct DirectoryHandle {}
-
-/// While it lives, the file cannot be opened for writing (`ETXTBSY`): it is being executed.
-#[derive(Debug)]
-pub struct WriteDenial {}
-
-#[allow(unused_variables, missing_docs, reason = "bodies follow")]
 impl RootFs {
-    pub fn new(tree: Tree, store: Arc<dyn ContentStore>, clock: Arc<dyn Clock>, limits: RootFsLimits) -> io::Result<Self> { Err(io::ErrorKind::Unsupported.into()) }
-    pub fn root(&self) -> Position { Position {} }
-    pub fn mount(&self, target: &[u8], source: MountSource, options: MountOptions) -> Result<MountId, Errno> { Err(Errno::NOSYS) }
-    pub fn mount_at(&self, target: &Position, source: MountSource, options: MountOptions) -> Result<MountId, Errno> { Err(Errno::NOSYS) }
-    pub fn mounts(&self) -> Vec<MountInfo> { Vec::new() }
-    pub fn finish(&self) -> io::Result<StepChanges> { Err(io::ErrorKind::Unsupported.into()) }
-    /// The same for one mount of a tree or a tmpfs: what a cache mount keeps.
-    pub fn finish_mount(&self, mount: MountId) -> io::Result<StepChanges> { Err(io::ErrorKind::Unsupported.into()) }
-    pub fn take_host_error(&self) -> Option<io::Error> { None }
-    /// Bytes of contents held now (for reports).
-    pub fn spool_bytes(&self) -> u64 { 0 }
+    /// A world over a finished tree. Nothing is loaded yet.
+    pub fn new(
+        tree: Tree,
+        store: Arc<dyn ContentStore>,
+        clock: Arc<dyn Clock>,
+        limits: RootFsLimits,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(store, clock, limits));
+        let budget = Arc::new(Budget::new(limits.spool_bytes, None));
+        let entry = tree.root_entry();
+        let inode = inode_of(&entry, shared.inode_numbers(1), FIRST_DEVICE, &shared, &budget);
+        let root = Dentry::new(None, Arc::from([]), Arc::new(inode));
+        let filesystem = Arc::new(Filesystem {
+            device: FIRST_DEVICE,
+            root: Arc::clone(&root),
+            kind: FilesystemKind::Tree(tree),
+            budget: Arc::clone(&budget),
+            shared: Arc::clone(&shared),
+        });
+        let mount = Arc::new(Mount {
+            id: MountId(1),
+            filesystem,
+            root: Arc::clone(&root),
+            over: None,
+            read_only: false,
+            covered: AtomicBool::new(false),
+        });
+        let mut mounts = MountTable::default();
+        mounts.add(Arc::clone(&mount));
+        Ok(Self {
+            inner: Arc::new(World {
+                shared,
+                budget,
+                mounts: RwLock::new(mounts),
+                root: Position { mount, dentry: root },
+                next_mount: AtomicU64::new(2),
+                next_device: AtomicU64::new(FIRST_DEVICE + 1),
+            }),
+        })
+    }
 
-    pub fn resolve(&self, walk: &Walk, base: &Position, path: &[u8], follow: Follow) -> Result<Position, Errno> { Err(Errno::NOSYS) }
-    pub fn open(&self, walk: &Walk, base: &Position, path: &[u8], flags: OpenFlags, mode: u16) -> Result<OpenResult, Errno> { Err(Errno::NOSYS) }
-    /// Opens a place that is already known (`/proc/self/fd/3`, exec): as `open` without a path.
-    pub fn open_position(&self, walk: &Walk, position: &Position, flags: OpenFlags) -> Result<OpenResult, Errno> { Err(Errno::NOSYS) }
-    pub fn make_directory(&self, walk: &Walk, base: &Position, path: &[u8], mode: u16) -> Result<Position, Errno> { Err(Errno::NOSYS) }
-    /// `mode` with type bits (none: regular file); `device` as `st_rdev`.
-    pub fn make_node(&self, walk: &Walk, base: &Position, path: &[u8], mode: u32, device: u64) -> Result<Position, Errno> { Err(Errno::NOSYS) }
-    pub fn symlink(&self, walk: &Walk, target: &[u8], base: &Position, path: &[u8]) -> Result<Position, Errno> { Err(Errno::NOSYS) }
-    pub fn link(&self, walk: &Walk, old_base: &Position, old_path: &[u8], follow: Follow, new_base: &Position, new_path: &[u8]) -> Result<(), Errno> { Err(Errno::NOSYS) }
-    /// Links an open file or place (`AT_EMPTY_PATH`, `O_TMPFILE` files).
-    pub fn link_position(&self, walk: &Walk, source: &Position, new_base: &Position, new_path: &[u8]) -> Result<(), Errno> { Err(Errno::NOSYS) }
-    pub fn unlink(&self, walk: &Walk, base: &Position, path: &[u8]) -> Result<(), Errno> { Err(Errno::NOSYS) }
-    pub fn remove_directory(&self, walk: &Walk, base: &Position, path: &[u8]) -> Result<(), Errno> { Err(Errno::NOSYS) }
-    pub fn rename(&self, walk: &Walk, old_base: &Position, old_path: &[u8], new_base: &Position, new_path: &[u8], flags: RenameFlags) -> Result<(), Errno> { Err(Errno::NOSYS) }
-    /// `EINVAL` for what is no link; an empty path reads the link that `base` is.
-    pub fn read_link(&self, walk: &Walk, base: &Position, path: &[u8]) -> Result<Vec<u8>, Errno> { Err(Errno::NOSYS) }
+    /// The root directory.
+    pub fn root(&self) -> Position {
+        self.covered(self.inner.root.clone())
+    }
+
+    /// The first host failure since the last call: why a guest saw `EIO`.
+    pub fn take_host_error(&self) -> Option<io::Error> {
+        self.inner.shared.take_host_error()
+    }
+
+    /// Bytes of file contents that the step holds now.
+    pub fn spool_bytes(&self) -> u64 {
+        self.inner.budget.used()
+    }
+
+    /// Mounts something at a path, which is resolved with root's permissions and links followed.
+    ///
+    /// What is missing of the path is made, seen by the guest and never recorded as a change, unless the guest puts
+    /// something there. `ENOTDIR` or `EISDIR` when a directory would cover something else or the other way round;
+    /// `ENOENT` for a source path that does not exist; `EIO` when the store fails.
+    pub fn mount(&self, target: &[u8], source: MountSource, options: MountOptions) -> Result<MountId, Errno> {
+        let is_directory = self.source_is_directory(&source)?;
+        let target = self.mount_point(target, is_directory)?;
+        self.mount_at(&target, source, options)
+    }
+
+    /// Mounts something at a place that exists. As [`mount`](Self::mount).
+    pub fn mount_at(
+        &self,
+        target: &Position,
+        source: MountSource,
+        options: MountOptions,
+    ) -> Result<MountId, Errno> {
+        let (filesystem, root) = match source {
+            MountSource::Bind(position) => (Arc::clone(&position.mount.filesystem), position.dentry),
+            source => {
+                let filesystem = Arc::new(self.filesystem(source)?);
+                let root = Arc::clone(&filesystem.root);
+                (filesystem, root)
+            }
+        };
+        match (root.inode.is_directory(), target.inode().is_directory()) {
+            (true, false) => return Err(Errno::NOTDIR),
+            (false, true) => return Err(Errno::ISDIR),
+            _ => {}
+        }
+        let id = MountId(self.inner.next_mount.fetch_add(1, Ordering::Relaxed));
+        let target = self.covered(target.clone());
+        let _names = self.inner.shared.lock_names();
+        if target.is_removed() {
+            return Err(Errno::NOENT);
+        }
+        write(&self.inner.mounts).add(Arc::new(Mount {
+            id,
+            filesystem,
+            root,
+            over: Some((target.mount, target.dentry)),
+            read_only: options.read_only,
+            covered: AtomicBool::new(false),
+        }));
+        Ok(id)
+    }
+
+    /// The mount table, in the order of mounting.
+    pub fn mounts(&self) -> Vec<MountInfo> {
+        let root = &self.inner.root;
+        let mounts = read(&self.inner.mounts).in_order.clone();
+        let info = |mount: &Arc<Mount>| {
+            let top = Position { mount: Arc::clone(mount), dentry: Arc::clone(&mount.root) };
+            MountInfo {
+                id: mount.id,
+                parent: mount.over.as_ref().map(|(parent, _)| parent.id),
+                device: mount.filesystem.device,
+                target: top.path(root).unwrap_or_else(|| b"/".to_vec()),
+                root: path_in_filesystem(&mount.root),
+                type_name: mount.filesystem.type_name().to_owned(),
+                read_only: mount.read_only,
+            }
+        };
+        mounts.iter().map(info).collect()
+    }
+
+    /// The mount over a place, if any.
+    fn mounted_on(&self, position: &Position) -> Option<Arc<Mount>> {
+        read(&self.inner.mounts).over(&position.mount, &position.dentry)
+    }
+
+    /// Ends the step: what it left is stored, and the next tree and the changes are returned.
+    ///
+    /// For when no guest runs any more. Modification times that the step set are cut to whole seconds. Files that
+    /// are still open stay readable.
+    pub fn finish(&self) -> io::Result<StepChanges> {
+        finish::finish(&self.inner.root.mount.filesystem)
+    }
+
+    /// The same for one mount of a tree's directory or a tmpfs: what a cache mount keeps. `NotFound` for a number that is no
+    /// mount, `Unsupported` for other mounts.
+    pub fn finish_mount(&self, mount: MountId) -> io::Result<StepChanges> {
+        let mounts = read(&self.inner.mounts);
+        let found = mounts.in_order.iter().find(|known| known.id == mount).cloned();
+        drop(mounts);
+        finish::finish(&found.ok_or(io::ErrorKind::NotFound)?.filesystem)
+    }
+
+    fn source_is_directory(&self, source: &MountSource) -> Result<bool, Errno> {
+        Ok(match source {
+            MountSource::Tree { tree, subpath } => self.tree_entry(tree, subpath)?.kind.is_directory(),
+            MountSource::Bind(position) => position.inode().is_directory(),
+            MountSource::File { .. } => false,
+            MountSource::Tmpfs { .. } | MountSource::Synthetic(_) | MountSource::Devices => true,
+        })
+    }
+
+    fn tree_entry(&self, tree: &Tree, subpath: &[u8]) -> Result<Entry, Errno> {
+        let shared = &self.inner.shared;
+        let found = tree.lookup_following(&*shared.store, subpath).map_err(|error| shared.host(error))?;
+        found.map(|(_, entry)| entry).ok_or(Errno::NOENT)
+    }
+
+    /// Makes the file system that a source stands for.
+    fn filesystem(&self, source: MountSource) -> Result<Filesystem, Errno> {
+        let shared = &self.inner.shared;
+        let device = self.inner.next_device.fetch_add(1, Ordering::Relaxed);
+        let mut budget = Arc::clone(&self.inner.budget);
+        let number = shared.inode_numbers(1);
+        let now = shared.now();
+        let of_entry = |entry: &Entry, budget: &Arc<Budget>| inode_of(entry, number, device, shared, budget);
+        let empty_directory = |mode, uid, gid, budget: &Arc<Budget>| {
+            let body = Body::Directory(DirectoryBody::empty(Arc::clone(budget)));
+            Inode::new(number, device, body, Attributes::new(mode, uid, gid, now))
+        };
+        let mut fill_devices = false;
+        let (inode, kind) = match source {
+            MountSource::Tree { tree, subpath } => {
+                let entry = self.tree_entry(&tree, &subpath)?;
+                let kind = Tree::from_entry(&entry).map_or(FilesystemKind::File, FilesystemKind::Tree);
+                (of_entry(&entry, &budget), kind)
+            }
+            MountSource::Tmpfs { size, mode, uid, gid } => {
+                if let Some(size) = size {
+                    budget = Arc::new(Budget::new(size, Some(budget)));
+                }
+                (empty_directory(mode & 0o7777, uid, gid, &budget), FilesystemKind::Tmpfs)
+            }
+            MountSource::Devices => {
+                fill_devices = true;
+                (empty_directory(0o755, 0, 0, &budget), FilesystemKind::Tmpfs)
+            }
+            MountSource::File { contents, mode, uid, gid } => {
+                let metadata = Metadata { uid, gid, mtime: now, ..Metadata::root_owned(mode & 0o7777) };
+                let kind = NodeKind::File { content: crate::content::ContentId::EMPTY, size: 0 };
+                let inode = of_entry(&Entry { name: Vec::new(), metadata, kind }, &budget);
+                if let Body::File(file) = &inode.body {
+                    file.write_at(0, &contents)?;
+                }
+                (inode, FilesystemKind::File)
+            }
+            MountSource::Synthetic(fs) => (self.synthetic_root(&fs, device)?, FilesystemKind::Synthetic(fs)),
+            MountSource::Bind(_) => return Err(Errno::INVAL),
+        };
+        let root = Dentry::new(None, Arc::from([]), Arc::new(inode));
+        let filesystem = Filesystem { device, root, kind, budget, shared: Arc::clone(shared) };
+        if fill_devices {
+            self.fill_devices(&filesystem)?;
+        }
+        Ok(filesystem)
+    }
+
+    fn synthetic_root(&self, fs: &Arc<dyn SyntheticFs>, device: u64) -> Result<Inode, Errno> {
+        let id = fs.root();
+        let stat = fs.stat(id, &Caller::default())?;
+        let body = Body::Synthetic { fs: Arc::clone(fs), id, kind: FileKind::Directory };
+        Ok(Inode::new(stat.inode, device, body, Attributes::new(0, 0, 0, self.inner.shared.now())))
+    }
+
+    fn fill_devices(&self, filesystem: &Filesystem) -> Result<(), Errno> {
+        let root = &filesystem.root;
+        let directory = root.inode.directory()?;
+        let place = self.inner.root.in_mount(Arc::clone(root));
+        for (name, fresh) in devices::entries() {
+            let inode = self.fresh_inode(&Credentials::root(), &place, &fresh)?;
+            if let Fresh::Directory { mode } = fresh {
+                lock(&inode.attributes).mode = mode;
+            } else {
+                lock(&inode.attributes).links = 1;
+            }
+            let name = Arc::from(name);
+            directory.insert(root, &name, &Dentry::new(None, Arc::clone(&name), Arc::new(inode)));
+        }
+        Ok(())
+    }
+
+    /// Finds a mount point, and makes what is missing of it.
+    fn mount_point(&self, target: &[u8], is_directory: bool) -> Result<Position, Errno> {
+        let root = self.root();
+        let credentials = Credentials::root();
+        let walk = Walk { root: &root, credentials: &credentials, caller: Caller::default() };
+        let mut pending: Vec<Vec<u8>> = path::components(target).rev().map(<[u8]>::to_vec).collect();
+        let mut current = root.clone();
+        let mut links = 0;
+        while let Some(name) = pending.pop() {
+            match name.as_slice() {
+                b"." => continue,
+                b".." => {
+                    if !current.is_same(&root) {
+                        current = self.covered(current.parent());
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            let child = match self.child(&walk, &current, &name) {
+                Ok(child) => self.covered(current.in_mount(child)),
+                Err(Errno::NOENT) => {
+                    self.placeholder(&current, &name, is_directory || !pending.is_empty())?
+                }
+                Err(errno) => return Err(errno),
+            };
+            if child.kind() != FileKind::Symlink {
+                current = child;
+                continue;
+            }
+            links += 1;
+            if links > LINKS_MAX {
+                return Err(Errno::LOOP);
+            }
+            let target = self.read_link(&walk, &child, b"")?;
+            if path::is_absolute(&target) {
+                current = root.clone();
+            }
+            pending.extend(path::components(&target).rev().map(<[u8]>::to_vec));
+        }
+        Ok(current)
+    }
+
+    /// Makes a name to mount on, without a trace in the directory's times.
+    fn placeholder(&self, parent: &Position, name: &[u8], is_directory: bool) -> Result<Position, Errno> {
+        let directory = parent.inode().directory()?;
+        let fresh = if is_directory { Fresh::Directory { mode: 0o755 } } else { Fresh::File { mode: 0o644 } };
+        let inode = self.fresh_inode(&Credentials::root(), parent, &fresh)?;
+        if !is_directory {
+            lock(&inode.attributes).links = 1;
+        }
+        let _names = self.inner.shared.lock_names();
+        let name: Arc<[u8]> = name.into();
+        let dentry = Dentry::placeholder(Arc::clone(&parent.dentry), Arc::clone(&name), Arc::new(inode));
+        directory.insert(&parent.dentry, &name, &dentry);
+        Ok(parent.in_mount(dentry))
+    }
 }
 
-#[allow(unused_variables, missing_docs, reason = "bodies follow")]
-impl Position {
-    pub fn node(&self) -> NodeRef { NodeRef {} }
-    pub fn kind(&self) -> FileKind { FileKind::File }
-    pub fn stat(&self, walk: &Walk) -> Result<Stat, Errno> { Err(Errno::NOSYS) }
-    pub fn statfs(&self) -> Result<StatFs, Errno> { Err(Errno::NOSYS) }
-    /// Path from `root`; ends in ` (deleted)` for a removed name. `None` when it is not below `root`.
-    pub fn path(&self, root: &Self) -> Option<Vec<u8>> { None }
-    pub fn parent(&self) -> Self { Self {} }
-    pub fn is_removed(&self) -> bool { false }
-    pub fn access(&self, walk: &Walk, mode: AccessMode) -> Result<(), Errno> { Err(Errno::NOSYS) }
-    pub fn set_mode(&self, walk: &Walk, mode: u16) -> Result<(), Errno> { Err(Errno::NOSYS) }
-    pub fn set_owner(&self, walk: &Walk, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> { Err(Errno::NOSYS) }
-    pub fn set_times(&self, walk: &Walk, atime: TimeChange, mtime: TimeChange) -> Result<(), Errno> { Err(Errno::NOSYS) }
-    pub fn truncate(&self, walk: &Walk, length: u64) -> Result<(), Errno> { Err(Errno::NOSYS) }
-    pub fn get_xattr(&self, walk: &Walk, name: &[u8]) -> Result<Vec<u8>, Errno> { Err(Errno::NOSYS) }
-    pub fn set_xattr(&self, walk: &Walk, name: &[u8], value: &[u8], condition: XattrCondition) -> Result<(), Errno> { Err(Errno::NOSYS) }
-    pub fn remove_xattr(&self, walk: &Walk, name: &[u8]) -> Result<(), Errno> { Err(Errno::NOSYS) }
-    pub fn list_xattr(&self, walk: &Walk) -> Result<Vec<Vec<u8>>, Errno> { Err(Errno::NOSYS) }
-    /// The object of a magic link that has no place (see [`Link::Object`](crate::synthetic::Link::Object)).
-    pub fn object(&self) -> Option<Arc<dyn Any + Send + Sync>> { None }
-}
-
-#[allow(unused_variables, missing_docs, reason = "bodies follow")]
-impl NodeRef {
-    pub fn inode(&self) -> u64 { 0 }
-    /// Something of the caller's that lives as long as the inode: pipe, listening socket, locks. One per type.
-    pub fn attachment<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> { Arc::new(make()) }
-    /// `ETXTBSY` when the file is open for writing.
-    pub fn deny_write(&self) -> Result<WriteDenial, Errno> { Err(Errno::NOSYS) }
-}
-
-#[allow(unused_variables, missing_docs, reason = "bodies follow")]
-impl FileHandle {
-    pub fn node(&self) -> NodeRef { NodeRef {} }
-    pub fn size(&self) -> u64 { 0 }
-    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> { Err(Errno::NOSYS) }
-    pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<usize, Errno> { Err(Errno::NOSYS) }
-    /// Writes at the end; returns the offset after what was written, and how much.
-    pub fn append(&self, data: &[u8]) -> Result<(u64, usize), Errno> { Err(Errno::NOSYS) }
-    pub fn truncate(&self, length: u64) -> Result<(), Errno> { Err(Errno::NOSYS) }
-    pub fn allocate(&self, mode: AllocateMode, offset: u64, length: u64) -> Result<(), Errno> { Err(Errno::NOSYS) }
-    pub fn seek_data(&self, offset: u64) -> Result<u64, Errno> { Err(Errno::NOSYS) }
-    pub fn seek_hole(&self, offset: u64) -> Result<u64, Errno> { Err(Errno::NOSYS) }
-    pub fn sync(&self) -> Result<(), Errno> { Ok(()) }
-    /// Where clean contents can be mapped in place for a private map; `None`: read them instead (small, or being written: see `map_shared`).
-    pub fn mapping(&self) -> Result<Option<Mapping>, Errno> { Err(Errno::NOSYS) }
-    /// Puts the file into a spool of its own for good, for `MAP_SHARED`; also for private maps of written files.
-    pub fn map_shared(&self) -> Result<Mapping, Errno> { Err(Errno::NOSYS) }
-    /// Tells that bytes were written through a shared map (`msync`, `munmap`).
-    pub fn mark_written(&self) -> Result<(), Errno> { Err(Errno::NOSYS) }
-    /// Rises with every write.
-    pub fn generation(&self) -> u64 { 0 }
-    /// The id of the bytes, while they are still the ingested ones.
-    pub fn content_id(&self) -> Option<ContentId> { None }
-    pub fn copy_from(&self, source: &Self, source_offset: u64, offset: u64, length: u64) -> Result<u64, Errno> { Err(Errno::NOSYS) }
-}
-
-#[allow(unused_variables, missing_docs, reason = "bodies follow")]
-impl DirectoryHandle {
-    /// Up to `maximum` names after `cookie` (0: from the start).
-    pub fn read(&self, walk: &Walk, cookie: u64, maximum: usize) -> Result<Vec<DirectoryItem>, Errno> { Err(Errno::NOSYS) }
+/// The path of an entry inside its own file system.
+fn path_in_filesystem(dentry: &Arc<Dentry>) -> Vec<u8> {
+    let mut names = Vec::new();
+    let mut current = Arc::clone(dentry);
+    while let Some(parent) = current.parent() {
+        names.push(current.name());
+        current = parent;
+    }
+    let mut path = Vec::new();
+    for name in names.iter().rev() {
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    if path.is_empty() { b"/".to_vec() } else { path }
 }

@@ -35,7 +35,7 @@ pub const XATTR_SIZE_MAX: usize = 65_536;
 /// Most extended attributes of one node: what fits in Linux's 64 KiB list of names.
 pub const XATTRS_MAX: usize = 65_536 / 3;
 /// Longest relative path in a hard-link group.
-pub const GROUP_PATH_MAX: usize = 64 << 10;
+pub const GROUP_PATH_MAX: usize = 1 << 20;
 
 const DIRECTORY_MAGIC: &[u8] = b"CDIR\x01";
 const TREE_MAGIC: &[u8] = b"CTREE\x01";

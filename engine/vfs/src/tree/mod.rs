@@ -12,10 +12,12 @@
 //! members are sorted and are existing files that are not directories; no name is in two groups. [`codec`] refuses
 //! anything else.
 
+pub(crate) mod assemble;
 pub mod builder;
 pub mod codec;
-mod diff;
-mod links;
+pub(crate) mod diff;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::collections::BTreeMap;

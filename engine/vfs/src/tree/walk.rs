@@ -29,7 +29,12 @@ pub struct TreeWalk<'s> {
 
 impl<'s> TreeWalk<'s> {
     pub(super) fn new(tree: &Tree, store: &'s dyn ContentStore) -> Self {
-        Self { store, stack: Vec::new(), start: Some(tree.clone()), leaders: std::collections::HashMap::new() }
+        Self {
+            store,
+            stack: Vec::new(),
+            start: Some(tree.clone()),
+            leaders: std::collections::HashMap::new(),
+        }
     }
 
     fn enter(&mut self, base: &[u8], directory: &super::ExactId) -> io::Result<()> {
@@ -97,7 +102,9 @@ pub(super) fn lookup_following(
     let mut reached: Vec<Entry> = vec![tree.root_entry()];
     let mut links = 0;
     while let Some(name) = pending.pop() {
-        let super::NodeKind::Directory { exact, .. } = &reached[reached.len() - 1].kind else { return Ok(None) };
+        let super::NodeKind::Directory { exact, .. } = &reached[reached.len() - 1].kind else {
+            return Ok(None);
+        };
         match name.as_slice() {
             b"." => continue,
             b".." => {

@@ -1,0 +1,1 @@
+//! Tests of root file systems.

@@ -1,0 +1,163 @@
+//! Small programs, from their bytes to their exit.
+
+use std::sync::atomic::AtomicU8;
+
+use cooper_x86::code::{CodeId, CodeMap, CodeRange, CodeSource, SharedCode};
+use cooper_x86::interpreter::{Exit, Interpreter};
+use cooper_x86::memory::{Access, Fault, GuestMemory, PAGE_SIZE, Protection};
+use cooper_x86::state::{CpuState, flag, register::*};
+
+const CODE: u64 = 0x40_0000;
+const DATA: u64 = 0x60_0000;
+
+struct Map {
+    ranges: Vec<CodeRange>,
+}
+
+impl CodeMap for Map {
+    fn code_at(&self, pc: u64) -> Option<CodeRange> {
+        self.ranges.iter().find(|range| pc >= range.start && pc < range.end).copied()
+    }
+
+    fn generation(&self) -> u64 {
+        1
+    }
+}
+
+struct Guest {
+    memory: GuestMemory,
+    map: Map,
+    cpu: CpuState,
+    interpreter: Interpreter,
+}
+
+impl Guest {
+    /// A program at `CODE`, two pages of data at `DATA` with the stack at their end.
+    fn new(code: &[u8], source: CodeSource) -> Self {
+        let memory = GuestMemory::reserve().expect("address space");
+        memory.map_anonymous(CODE, PAGE_SIZE, Protection::ReadWrite).expect("code page");
+        memory.map_anonymous(DATA, 2 * PAGE_SIZE, Protection::ReadWrite).expect("data pages");
+        memory.write(CODE, code).expect("code fits");
+        let map = Map { ranges: vec![CodeRange { start: CODE, end: CODE + PAGE_SIZE, source }] };
+        let cpu = CpuState::at_entry(CODE, DATA + 2 * PAGE_SIZE);
+        Self { memory, map, cpu, interpreter: Interpreter::new(SharedCode::new()) }
+    }
+
+    fn run(&mut self) -> Exit {
+        self.interpreter.run(&mut self.cpu, &self.memory, &self.map, &AtomicU8::new(0))
+    }
+}
+
+fn file() -> CodeSource {
+    CodeSource::File { id: CodeId([1; 32]), offset: 0x2000 }
+}
+
+/// `mov eax, 0; mov ecx, 100; loop: add eax, ecx; dec ecx; jne loop; syscall`
+const SUM: &[u8] = &[0xb8, 0, 0, 0, 0, 0xb9, 100, 0, 0, 0, 0x01, 0xc8, 0xff, 0xc9, 0x75, 0xfa, 0x0f, 0x05];
+
+#[test]
+fn a_loop_runs_to_its_system_call() {
+    for source in [file(), CodeSource::Generated] {
+        let mut guest = Guest::new(SUM, source);
+        assert_eq!(guest.run(), Exit::Syscall);
+        assert_eq!(guest.cpu.gpr[RAX], 5050);
+        assert_eq!(guest.cpu.rip, CODE + SUM.len() as u64);
+        assert_eq!(guest.cpu.gpr[RCX], guest.cpu.rip);
+        assert_eq!(guest.cpu.gpr[R11], guest.cpu.flags);
+        assert_eq!(guest.cpu.flags & flag::ZF, flag::ZF);
+        assert_eq!(guest.interpreter.instructions(), 2 + 300 + 1);
+    }
+}
+
+#[test]
+fn a_fault_leaves_the_state_before_the_instruction() {
+    // inc ebx; add rax, [rsi]; hlt
+    let mut guest = Guest::new(&[0xff, 0xc3, 0x48, 0x03, 0x06, 0xf4], file());
+    guest.cpu.gpr[RSI] = DATA + 2 * PAGE_SIZE - 4;
+    guest.cpu.gpr[RAX] = 7;
+    let fault = Fault { address: DATA + 2 * PAGE_SIZE, access: Access::Read };
+    assert_eq!(guest.run(), Exit::Fault(fault));
+    assert_eq!((guest.cpu.rip, guest.cpu.gpr[RAX], guest.cpu.gpr[RBX]), (CODE + 2, 7, 1));
+    assert_eq!(guest.interpreter.instructions(), 1);
+    guest.cpu.gpr[RSI] = DATA;
+    assert_eq!(guest.run(), Exit::GeneralProtection);
+    assert_eq!((guest.cpu.rip, guest.cpu.gpr[RAX]), (CODE + 5, 7));
+}
+
+#[test]
+fn fetching_outside_executable_memory_is_an_execute_fault() {
+    // jmp to the last byte of the page, where an instruction begins that does not end.
+    let mut guest = Guest::new(&[0xe9, 0xfa, 0x0f, 0, 0], file());
+    guest.memory.store(CODE + PAGE_SIZE - 1, 0xb8_u8).expect("mapped");
+    let fault = Fault { address: CODE + PAGE_SIZE, access: Access::Execute };
+    assert_eq!(guest.run(), Exit::Fault(fault));
+    assert_eq!(guest.cpu.rip, CODE + PAGE_SIZE - 1);
+    guest.cpu.rip = 1 << 40;
+    assert_eq!(guest.run(), Exit::Fault(Fault { address: 1 << 40, access: Access::Execute }));
+}
+
+#[test]
+fn changed_generated_code_is_decoded_again() {
+    let mut guest = Guest::new(SUM, CodeSource::Generated);
+    assert_eq!(guest.run(), Exit::Syscall);
+    guest.memory.store(CODE + 6, 10_u8).expect("mapped");
+    guest.cpu.rip = CODE;
+    assert_eq!(guest.run(), Exit::Syscall);
+    assert_eq!(guest.cpu.gpr[RAX], 55);
+}
+
+#[test]
+fn one_file_at_two_addresses_shares_its_code() {
+    let mut guest = Guest::new(SUM, file());
+    assert_eq!(guest.run(), Exit::Syscall);
+    let other = 0x7000_0000;
+    guest.memory.map_anonymous(other, PAGE_SIZE, Protection::ReadWrite).expect("free");
+    guest.memory.write(other, SUM).expect("mapped");
+    guest.map.ranges.push(CodeRange { start: other, end: other + PAGE_SIZE, source: file() });
+    guest.cpu.rip = other;
+    assert_eq!(guest.run(), Exit::Syscall);
+    assert_eq!(guest.cpu.rip, other + SUM.len() as u64);
+    assert_eq!(guest.cpu.gpr[RAX], 5050);
+}
+
+#[test]
+fn a_set_stop_byte_stops_at_once() {
+    // jmp to itself
+    let mut guest = Guest::new(&[0xeb, 0xfe], file());
+    let stop = AtomicU8::new(0);
+    let Guest { memory, map, cpu, interpreter } = &mut guest;
+    std::thread::scope(|scope| {
+        scope.spawn(|| stop.store(1, std::sync::atomic::Ordering::SeqCst));
+        assert_eq!(interpreter.run(cpu, memory, map, &stop), Exit::Stopped);
+    });
+    assert_eq!(cpu.rip, CODE);
+}
+
+#[test]
+fn single_steps_exit_behind_each_instruction() {
+    let mut guest = Guest::new(SUM, file());
+    guest.cpu.flags |= flag::TF;
+    assert_eq!(guest.run(), Exit::Step);
+    assert_eq!(guest.cpu.rip, CODE + 5);
+    assert_eq!(guest.run(), Exit::Step);
+    assert_eq!(guest.cpu.rip, CODE + 10);
+}
+
+#[test]
+fn exceptions_are_named() {
+    let check = |code: &[u8], exit: Exit, rip: u64| {
+        let mut guest = Guest::new(code, file());
+        assert_eq!(guest.run(), exit, "{code:02x?}");
+        assert_eq!(guest.cpu.rip - CODE, rip, "{code:02x?}");
+    };
+    check(&[0x90, 0xcc], Exit::Breakpoint, 2);
+    check(&[0x90, 0x0f, 0x0b], Exit::Illegal, 1);
+    check(&[0xf7, 0xf1], Exit::DivideError, 0);
+    check(&[0xf4], Exit::GeneralProtection, 0);
+    check(&[0xec], Exit::GeneralProtection, 0);
+    check(&[0x0f, 0x30], Exit::GeneralProtection, 0);
+    check(&[0xc5, 0xf8, 0x77], Exit::Illegal, 0);
+    check(&[0x06], Exit::Illegal, 0);
+    // movaps xmm0, [rsp - 8]
+    check(&[0x0f, 0x28, 0x44, 0x24, 0xf8], Exit::GeneralProtection, 0);
+}
