@@ -29,7 +29,7 @@ use mailbox::{Ancillary, Framing, Peer, Received, Take};
 use options::Options;
 
 /// Type of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum SocketType {
     /// `SOCK_STREAM`.
     Stream,

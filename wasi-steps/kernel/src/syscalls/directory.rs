@@ -37,12 +37,6 @@ pub(crate) const ENTRIES: &[Entry] = &[
     refused(294, "inotify_init1", refuse_enosys, "see inotify_init"),
     refused(300, "fanotify_init", refuse_eperm, "needs CAP_SYS_ADMIN, as in any container"),
     refused(301, "fanotify_mark", refuse_eperm, "see fanotify_init"),
-    refused(
-        303,
-        "name_to_handle_at",
-        refuse_eopnotsupp,
-        "the file system has no handles, as overlayfs by default",
-    ),
     refused(304, "open_by_handle_at", refuse_eperm, "needs CAP_DAC_READ_SEARCH, as in any container"),
     partial(316, "renameat2", renameat2, "RENAME_WHITEOUT is EINVAL"),
 ];
@@ -55,10 +49,6 @@ fn refuse_enosys(_cx: &mut Cx<'_>, _arguments: [u64; 6]) -> SysResult {
 
 fn refuse_eperm(_cx: &mut Cx<'_>, _arguments: [u64; 6]) -> SysResult {
     Err(Errno::PERM.into())
-}
-
-fn refuse_eopnotsupp(_cx: &mut Cx<'_>, _arguments: [u64; 6]) -> SysResult {
-    Err(Errno::OPNOTSUPP.into())
 }
 
 /// A path as a call gives it, with where it starts.

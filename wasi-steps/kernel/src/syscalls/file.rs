@@ -14,7 +14,7 @@ use crate::files::open::describe;
 use crate::files::regular::{MAX_OFFSET, RegularFile, seal};
 use crate::files::transfer::{HostInput, HostOutput, Input, MAX_TRANSFER, with_bounce};
 use crate::files::{Description, Kind, Output, place};
-use crate::signal::{SignalInfo, signal};
+use crate::signal::{SignalInfo, send, signal};
 use crate::task::limits::resource;
 
 /// The calls of this family.
@@ -54,8 +54,7 @@ pub(crate) const ENTRIES: &[Entry] = &[
 
 /// Sends the calling thread a signal that its own call caused.
 pub(super) fn raise(cx: &Cx<'_>, number: u32) {
-    crate::wait::lock(&cx.task.pending).push(SignalInfo::kernel(number));
-    cx.task.notify();
+    send::to_task(cx.task, SignalInfo::kernel(number));
 }
 
 /// Gives the caller a descriptor for a description.

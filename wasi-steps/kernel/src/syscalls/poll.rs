@@ -16,6 +16,7 @@ use crate::files::process::ProcessFile;
 use crate::files::signal::SignalFile;
 use crate::files::timer::{Setting, TimerFile};
 use crate::files::{Description, FileObject, Kind, QueueRef, Ready, Watch};
+use crate::signal::send::{self, Sent};
 use crate::signal::{SignalInfo, SignalSet};
 use crate::task::limits::resource;
 use crate::wait::{WaitEnd, WaitQueue, lock};
@@ -566,7 +567,13 @@ fn pidfd_send_signal(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
     } else {
         SignalInfo::from_bytes(signal as u32, &cx.memory().load(info)?)
     };
-    lock(&target.process().state).pending.push(info);
+    let mut table = lock(&cx.kernel.table);
+    if !super::signal::may_signal(cx, &table, target.process(), signal as u32) {
+        return Err(Errno::PERM.into());
+    }
+    if signal != 0 && send::to_process_locked(&mut table, target.process(), info) == Sent::QueueFull {
+        return Err(Errno::AGAIN.into());
+    }
     Ok(0)
 }
 

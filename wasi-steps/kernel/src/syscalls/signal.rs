@@ -179,7 +179,7 @@ fn sigaltstack(cx: &mut Cx<'_>, [new, old, ..]: [u64; 6]) -> SysResult {
 }
 
 /// Whether the caller may send a signal to a process; `SIGCONT` may go anywhere in the session.
-fn may_signal(cx: &Cx<'_>, table: &Table, target: &Process, number: u32) -> bool {
+pub(super) fn may_signal(cx: &Cx<'_>, table: &Table, target: &Process, number: u32) -> bool {
     let own = cx.credentials();
     if own.holds(Capabilities::KILL) || target.pid() == cx.process().pid() {
         return true;
