@@ -167,4 +167,16 @@ pub struct SpoolFile {
 }
 
 /// The store's side of a [`SpoolFile`]; its `Drop` removes the file.
-pub trait SpoolOwner: Any + Send + Sync + fmt::Debug {}
+pub trait SpoolOwner: Any + Send + Sync + fmt::Debug {
+    /// Tells whether [`reopen`](Self::reopen) works; otherwise the file stays open as long as it lives.
+    ///
+    /// A step may write more large files than a process may have open, so idle ones are closed meanwhile.
+    fn can_reopen(&self) -> bool {
+        false
+    }
+
+    /// Opens the file again, for reading and writing.
+    fn reopen(&self) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}

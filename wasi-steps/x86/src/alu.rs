@@ -3,7 +3,7 @@
 //! Operands are zero-extended; results are too. Flags are RFLAGS bits and follow the Intel manual, volume 2; where it
 //! leaves a flag undefined they are what processors do, or zero.
 
-use crate::flags::{Flags, kind, sign_zero_parity};
+use crate::flags::{Flags, kind};
 use crate::state::flag;
 
 /// The eight operations that share the encoding of `add`, in that order.
@@ -228,9 +228,4 @@ pub(crate) fn crc32(seed: u32, data: u64, size: usize) -> u32 {
     data.to_le_bytes()[..size].iter().fold(seed, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ (POLYNOMIAL & (crc & 1).wrapping_neg()))
     })
-}
-
-/// SF, ZF and PF of a value of `size` bytes, with CF, OF and AF clear.
-pub(crate) fn logic_bits(value: u64, size: usize) -> u64 {
-    sign_zero_parity(value << lift(size), lift(size))
 }

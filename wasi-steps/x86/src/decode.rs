@@ -76,3 +76,32 @@ fn ends_block(instruction: &Instruction) -> bool {
         || instruction.flow_control() != FlowControl::Next
         || matches!(instruction.mnemonic(), Mnemonic::Popf | Mnemonic::Popfq | Mnemonic::Hlt)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_bytes_decode_to_whole_blocks() {
+        let mut state = 1_u64;
+        let mut bytes = [0; MAX_BYTES];
+        for _ in 0..5_000 {
+            for byte in &mut bytes {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                *byte = (state >> 56) as u8;
+            }
+            let block = decode(&bytes).expect("there are enough bytes for an instruction");
+            assert!(block.length > 0 && block.length as usize <= MAX_BYTES);
+            assert!(block.count as usize <= MAX_INSTRUCTIONS && !block.operations.is_empty());
+            assert!(block.operations.len() <= MAX_INSTRUCTIONS + 1);
+        }
+    }
+
+    #[test]
+    fn an_unfinished_instruction_is_left_to_the_next_block() {
+        assert!(decode(&[]).is_none());
+        assert!(decode(&[0xb8, 0, 0]).is_none());
+        let block = decode(&[0x90, 0xb8, 0, 0]).expect("the first is whole");
+        assert_eq!((block.length, block.count), (1, 1));
+    }
+}

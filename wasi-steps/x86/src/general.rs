@@ -15,7 +15,7 @@ use crate::interpreter::Exit;
 use crate::machine::{BLOCK, FS, GS, Machine};
 use crate::memory::{AtomicScalar, Fault, GuestMemory};
 use crate::state::{flag, register::*};
-use crate::{processor, vector, x87};
+use crate::{mmx, processor, strings, vector, x87};
 
 /// How an instruction ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Step<'_> {
         if let Some(flow) = self.control()? {
             return Ok(flow);
         }
-        if vector::execute(self)? || x87::execute(self)? {
+        if vector::execute(self)? || strings::execute(self)? || mmx::execute(self)? || x87::execute(self)? {
             return Ok(Flow::Next);
         }
         Err(Exit::Illegal)

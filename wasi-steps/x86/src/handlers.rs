@@ -3,12 +3,14 @@
 //! Sizes are in bytes and constants, so that the compiler makes a short function of each combination. A handler does
 //! all that can fault before it changes anything.
 
+use iced_x86::Mnemonic;
+
 use crate::alu::{self, Binary, Shift, lift, mask, signed};
 use crate::flags::{Flags, kind, sign_zero_parity};
 use crate::interpreter::Exit;
 use crate::machine::{BLOCK, Machine};
 use crate::memory::{Access, GuestMemory};
-use crate::operations::{Next, Operation};
+use crate::operations::{Handler, Next, Operation};
 use crate::state::{flag, register::*};
 
 /// Leaves the block at an operation.
@@ -149,25 +151,41 @@ pub(crate) fn mov_ri_wide(m: &mut Machine, op: &Operation, memory: &GuestMemory)
 }
 
 /// Loads `S` bytes into a register of `D` bytes; for `D` of 4 and 8 with zeros above.
-pub(crate) fn mov_rm<const S: usize, const D: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn mov_rm<const S: usize, const D: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = load!(S, m, op, memory, op.address(m));
     set_reg::<D>(m, op.a, value);
     op.next(m, memory)
 }
 
-pub(crate) fn movzx_rr<const S: usize, const D: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn movzx_rr<const S: usize, const D: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = reg::<S>(m, op.b);
     set_reg::<D>(m, op.a, value);
     op.next(m, memory)
 }
 
-pub(crate) fn movsx_rr<const S: usize, const D: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn movsx_rr<const S: usize, const D: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = signed(m.r[usize::from(op.b)], S) as u64;
     set_reg::<D>(m, op.a, value);
     op.next(m, memory)
 }
 
-pub(crate) fn movsx_rm<const S: usize, const D: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn movsx_rm<const S: usize, const D: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = load!(S, m, op, memory, op.address(m));
     set_reg::<D>(m, op.a, signed(value, S) as u64);
     op.next(m, memory)
@@ -288,23 +306,39 @@ pub(crate) fn alu_mi<const O: usize, const S: usize, const F: bool>(
     into_memory::<O, S, F>(m, op, memory, immediate::<S>(op))
 }
 
-pub(crate) fn test_rr<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn test_rr<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     m.flags = alu::result_flags(reg::<S>(m, op.a) & reg::<S>(m, op.b), S, 0);
     op.next(m, memory)
 }
 
-pub(crate) fn test_ri<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn test_ri<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     m.flags = alu::result_flags(reg::<S>(m, op.a) & immediate::<S>(op), S, 0);
     op.next(m, memory)
 }
 
-pub(crate) fn test_mr<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn test_mr<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let a = load!(S, m, op, memory, op.address(m));
     m.flags = alu::result_flags(a & reg::<S>(m, op.b), S, 0);
     op.next(m, memory)
 }
 
-pub(crate) fn test_mi<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn test_mi<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let a = load!(S, m, op, memory, op.address(m));
     m.flags = alu::result_flags(a & immediate::<S>(op), S, 0);
     op.next(m, memory)
@@ -344,13 +378,21 @@ pub(crate) fn step_m<const UP: bool, const S: usize, const F: bool>(
     op.next(m, memory)
 }
 
-pub(crate) fn not_r<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn not_r<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = !m.r[usize::from(op.a)];
     set_reg::<S>(m, op.a, value);
     op.next(m, memory)
 }
 
-pub(crate) fn neg_r<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn neg_r<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = reg::<S>(m, op.a);
     set_reg::<S>(m, op.a, value.wrapping_neg());
     if F {
@@ -425,24 +467,40 @@ fn multiply<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, a: u
     }
 }
 
-pub(crate) fn imul_rr<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn imul_rr<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     multiply::<S, F>(m, op, reg::<S>(m, op.a), reg::<S>(m, op.b));
     op.next(m, memory)
 }
 
-pub(crate) fn imul_rm<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn imul_rm<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let b = load!(S, m, op, memory, op.address(m));
     multiply::<S, F>(m, op, reg::<S>(m, op.a), b);
     op.next(m, memory)
 }
 
-pub(crate) fn imul_rri<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn imul_rri<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     multiply::<S, F>(m, op, reg::<S>(m, op.b), immediate::<S>(op));
     op.next(m, memory)
 }
 
 /// `mul` of `rax` by a register, for 4 and 8 bytes.
-pub(crate) fn mul_r<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn mul_r<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let product = u128::from(reg::<S>(m, RAX as u8)) * u128::from(reg::<S>(m, op.a));
     let (low, high) = (product as u64 & mask(S), (product >> (8 * S)) as u64);
     m.r[RAX] = low;
@@ -452,7 +510,11 @@ pub(crate) fn mul_r<const S: usize, const F: bool>(m: &mut Machine, op: &Operati
 }
 
 /// `div` by a register, for 4 and 8 bytes.
-pub(crate) fn div_r<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn div_r<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let (divisor, low, high) = (reg::<S>(m, op.a), reg::<S>(m, RAX as u8), reg::<S>(m, RDX as u8));
     if high >= divisor {
         return leave(m, op, Exit::DivideError);
@@ -470,7 +532,11 @@ pub(crate) fn div_r<const S: usize, const F: bool>(m: &mut Machine, op: &Operati
 }
 
 /// `cbw`, `cwde`, `cdqe`: from `S` bytes to twice as many.
-pub(crate) fn widen_rax<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn widen_rax<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = signed(m.r[RAX], S) as u64;
     match S {
         1 => set_reg::<2>(m, RAX as u8, value),
@@ -481,19 +547,31 @@ pub(crate) fn widen_rax<const S: usize, const F: bool>(m: &mut Machine, op: &Ope
 }
 
 /// `cwd`, `cdq`, `cqo`: the sign of `rax` in all of `rdx`.
-pub(crate) fn widen_rdx<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn widen_rdx<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = (signed(m.r[RAX], S) >> 63) as u64;
     set_reg::<S>(m, RDX as u8, value);
     op.next(m, memory)
 }
 
 /// `bt` of a register.
-pub(crate) fn bt_rr<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn bt_rr<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     test_bit::<S>(m, reg::<S>(m, op.a), m.r[usize::from(op.b)]);
     op.next(m, memory)
 }
 
-pub(crate) fn bt_ri<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn bt_ri<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     test_bit::<S>(m, reg::<S>(m, op.a), op.immediate as u64);
     op.next(m, memory)
 }
@@ -522,7 +600,11 @@ pub(crate) fn scan_rr<const FORWARD: bool, const S: usize, const F: bool>(
     op.next(m, memory)
 }
 
-pub(crate) fn bswap_r<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn bswap_r<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = reg::<S>(m, op.a).swap_bytes() >> lift(S);
     set_reg::<S>(m, op.a, value);
     op.next(m, memory)
@@ -543,12 +625,20 @@ fn move_if<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, b: u64)
     set_reg::<S>(m, op.a, value);
 }
 
-pub(crate) fn cmov_rr<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn cmov_rr<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     move_if::<C, S>(m, op, reg::<S>(m, op.b));
     op.next(m, memory)
 }
 
-pub(crate) fn cmov_rm<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn cmov_rm<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let b = load!(S, m, op, memory, op.address(m));
     move_if::<C, S>(m, op, b);
     op.next(m, memory)
@@ -694,38 +784,70 @@ fn test_branch<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, res
     branch(m, taken, jump, jump.displacement)
 }
 
-pub(crate) fn cmp_rr_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, _: &GuestMemory) -> Next {
+pub(crate) fn cmp_rr_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    _: &GuestMemory,
+) -> Next {
     compare_branch::<C, S>(m, op, reg::<S>(m, op.a), reg::<S>(m, op.b))
 }
 
-pub(crate) fn cmp_ri_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, _: &GuestMemory) -> Next {
+pub(crate) fn cmp_ri_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    _: &GuestMemory,
+) -> Next {
     compare_branch::<C, S>(m, op, reg::<S>(m, op.a), immediate::<S>(op))
 }
 
-pub(crate) fn cmp_rm_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn cmp_rm_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let b = load!(S, m, op, memory, op.address(m));
     compare_branch::<C, S>(m, op, reg::<S>(m, op.a), b)
 }
 
-pub(crate) fn cmp_mr_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn cmp_mr_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let a = load!(S, m, op, memory, op.address(m));
     compare_branch::<C, S>(m, op, a, reg::<S>(m, op.b))
 }
 
-pub(crate) fn cmp_mi_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn cmp_mi_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let a = load!(S, m, op, memory, op.address(m));
     compare_branch::<C, S>(m, op, a, immediate::<S>(op))
 }
 
-pub(crate) fn test_rr_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, _: &GuestMemory) -> Next {
+pub(crate) fn test_rr_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    _: &GuestMemory,
+) -> Next {
     test_branch::<C, S>(m, op, reg::<S>(m, op.a) & reg::<S>(m, op.b))
 }
 
-pub(crate) fn test_ri_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, _: &GuestMemory) -> Next {
+pub(crate) fn test_ri_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    _: &GuestMemory,
+) -> Next {
     test_branch::<C, S>(m, op, reg::<S>(m, op.a) & immediate::<S>(op))
 }
 
-pub(crate) fn test_mi_jcc<const C: u8, const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn test_mi_jcc<const C: u8, const S: usize>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let a = load!(S, m, op, memory, op.address(m));
     test_branch::<C, S>(m, op, a & immediate::<S>(op))
 }
@@ -754,25 +876,41 @@ pub(crate) fn movups_mr<const ALIGNED: bool>(m: &mut Machine, op: &Operation, me
 }
 
 /// `movd`, `movq`, `movss`, `movsd` from memory: zeros above.
-pub(crate) fn movq_xm<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn movq_xm<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     m.xmm[usize::from(op.a & 15)] = load!(S, m, op, memory, op.address(m)).into();
     op.next(m, memory)
 }
 
 /// `movd`, `movq`, `movss`, `movsd` to memory.
-pub(crate) fn movq_mx<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn movq_mx<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     store!(S, m, op, memory, op.address(m), m.xmm[usize::from(op.b & 15)] as u64);
     op.next(m, memory)
 }
 
 /// `movd`, `movq` from a general register.
-pub(crate) fn movq_xr<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn movq_xr<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     m.xmm[usize::from(op.a & 15)] = reg::<S>(m, op.b).into();
     op.next(m, memory)
 }
 
 /// `movd`, `movq` to a general register.
-pub(crate) fn movq_rx<const S: usize, const F: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+pub(crate) fn movq_rx<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     let value = m.xmm[usize::from(op.b & 15)] as u64;
     set_reg::<S>(m, op.a, value);
     op.next(m, memory)
@@ -797,72 +935,317 @@ pub(crate) fn pmovmskb(m: &mut Machine, op: &Operation, memory: &GuestMemory) ->
     op.next(m, memory)
 }
 
-/// A two-operand instruction that the host executes; `immediate` is its number in the table.
-pub(crate) fn vector_rr(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let function = crate::host::VECTOR_FUNCTIONS[op.immediate as usize];
-    let (a, b) = (m.xmm[usize::from(op.a & 15)], m.xmm[usize::from(op.b & 15)]);
-    m.xmm[usize::from(op.a & 15)] = function(a, b);
-    op.next(m, memory)
-}
-
-/// As `vector_rr` with an operand of `S` bytes in memory.
-pub(crate) fn vector_rm<const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let function = crate::host::VECTOR_FUNCTIONS[op.immediate as usize];
-    let b = if S == 16 {
-        load_wide!(true, m, op, memory)
-    } else {
-        load!(S, m, op, memory, op.address(m)).into()
-    };
-    m.xmm[usize::from(op.a & 15)] = function(m.xmm[usize::from(op.a & 15)], b);
-    op.next(m, memory)
-}
-
-/// As `vector_rr` with a count in `c`.
-pub(crate) fn vector_ri(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    let function = crate::host::VECTOR_FUNCTIONS[op.immediate as usize];
-    m.xmm[usize::from(op.a & 15)] = function(m.xmm[usize::from(op.a & 15)], op.c.into());
-    op.next(m, memory)
-}
-
 /// Whether the program masks all floating-point exceptions; otherwise the general path has to look at them.
 #[inline(always)]
 fn all_masked(m: &Machine) -> bool {
     m.mxcsr >> crate::vector::MASK_SHIFT & crate::host::FLAGS == crate::host::FLAGS
 }
 
-/// Hands a floating-point instruction to the general path: its number is above that of its function.
+/// Hands a floating-point instruction to the general path, where it has a place besides.
 #[cold]
 fn float_general(m: &mut Machine, op: &Operation) -> Next {
-    m.general = op.immediate as u32 >> 16;
+    m.general = op.immediate as u32;
     m.resume = op.c.into();
     Next::General
 }
 
-#[inline(always)]
-fn float_function(op: &Operation) -> crate::host::VectorBinary {
-    crate::host::VECTOR_FUNCTIONS[op.immediate as usize & 0xffff]
+/// Handlers of instructions on two vectors that the host executes. `S` is 0 for two registers, else how many bytes the
+/// second operand has in memory.
+macro_rules! vector_handlers {
+    ($module:ident $find:ident $is_float:literal $($mnemonic:ident $name:ident,)*) => {
+        mod $module {
+            use super::*;
+
+            $(
+                pub(crate) fn $name<const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+                    if $is_float && !all_masked(m) {
+                        return float_general(m, op);
+                    }
+                    let b = match S {
+                        0 => m.xmm[usize::from(op.b & 15)],
+                        16 => load_wide!(true, m, op, memory),
+                        _ => load!(S, m, op, memory, op.address(m)).into(),
+                    };
+                    m.xmm[usize::from(op.a & 15)] = crate::host::$name(m.xmm[usize::from(op.a & 15)], b);
+                    op.next(m, memory)
+                }
+            )*
+        }
+
+        /// The handler of an instruction on two vectors.
+        pub(crate) fn $find(mnemonic: Mnemonic, size: usize) -> Option<Handler> {
+            Some(match (mnemonic, size) {
+                $(
+                    (Mnemonic::$mnemonic, 0) => $module::$name::<0>,
+                    (Mnemonic::$mnemonic, 4) => $module::$name::<4>,
+                    (Mnemonic::$mnemonic, 8) => $module::$name::<8>,
+                    (Mnemonic::$mnemonic, 16) => $module::$name::<16>,
+                )*
+                _ => return None,
+            })
+        }
+    };
 }
 
-/// As `vector_rr` for an instruction that can raise floating-point exceptions.
-pub(crate) fn float_rr(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
-    if !all_masked(m) {
-        return float_general(m, op);
-    }
-    let (a, b) = (m.xmm[usize::from(op.a & 15)], m.xmm[usize::from(op.b & 15)]);
-    m.xmm[usize::from(op.a & 15)] = float_function(op)(a, b);
+macro_rules! integer_handlers {
+    ($($list:tt)*) => { vector_handlers! { integer_vectors integer_vector false $($list)* } };
+}
+
+macro_rules! float_handlers {
+    ($($list:tt)*) => { vector_handlers! { float_vectors float_vector true $($list)* } };
+}
+
+crate::host::with_integer_vectors!(integer_handlers);
+crate::host::with_float_vectors!(float_handlers);
+
+/// A vector shift by an immediate, which is in `c`.
+pub(crate) fn vector_shift(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+    use crate::host::*;
+    const SHIFTS: [VectorBinary; 8] = [psllw, pslld, psllq, psrlw, psrld, psrlq, psraw, psrad];
+    let function = SHIFTS[op.immediate as usize & 7];
+    m.xmm[usize::from(op.a & 15)] = function(m.xmm[usize::from(op.a & 15)], op.c.into());
     op.next(m, memory)
 }
 
-/// As `float_rr` with an operand of `S` bytes in memory.
-pub(crate) fn float_rm<const S: usize>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+/// The number of a shift in `vector_shift`.
+pub(crate) fn vector_shift_number(mnemonic: Mnemonic) -> Option<usize> {
+    use Mnemonic as M;
+    [M::Psllw, M::Pslld, M::Psllq, M::Psrlw, M::Psrld, M::Psrlq, M::Psraw, M::Psrad]
+        .iter()
+        .position(|entry| *entry == mnemonic)
+}
+
+/// `pshufd` of a register; the order is in `c`.
+pub(crate) fn pshufd_rr(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+    let source = m.xmm[usize::from(op.b & 15)];
+    let lane = |at: u32| u128::from((source >> (32 * u32::from(op.c >> (2 * at) & 3))) as u32) << (32 * at);
+    m.xmm[usize::from(op.a & 15)] = lane(0) | lane(1) | lane(2) | lane(3);
+    op.next(m, memory)
+}
+
+/// `movss` and `movsd` between registers, `movlhps`, `movhlps`: one part replaced.
+pub(crate) fn mov_part_rr<const KIND: u8>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+    let (a, b) = (m.xmm[usize::from(op.a & 15)], m.xmm[usize::from(op.b & 15)]);
+    const LOW: u128 = u64::MAX as u128;
+    m.xmm[usize::from(op.a & 15)] = match KIND {
+        0 => a & !(u32::MAX as u128) | b & u32::MAX as u128,
+        1 => a & !LOW | b & LOW,
+        2 => a & LOW | b << 64,
+        _ => a & !LOW | b >> 64,
+    };
+    op.next(m, memory)
+}
+
+/// `cvtsi2ss`, `cvtsi2sd` from a register (`R`) or memory of `S` bytes.
+pub(crate) fn from_integer<const S: usize, const DOUBLE: bool, const R: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
     if !all_masked(m) {
         return float_general(m, op);
     }
-    let b = if S == 16 {
-        load_wide!(true, m, op, memory)
-    } else {
-        load!(S, m, op, memory, op.address(m)).into()
+    let value = if R { reg::<S>(m, op.b) } else { load!(S, m, op, memory, op.address(m)) };
+    let a = m.xmm[usize::from(op.a & 15)];
+    m.xmm[usize::from(op.a & 15)] = crate::host::from_integer(a, value, S == 8, DOUBLE);
+    op.next(m, memory)
+}
+
+/// `cvttsd2si` to a register of `S` bytes, from a vector register (`R`) or memory.
+pub(crate) fn truncate_double<const S: usize, const R: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
+    if !all_masked(m) {
+        return float_general(m, op);
+    }
+    let b = if R { m.xmm[usize::from(op.b & 15)] } else { load!(8, m, op, memory, op.address(m)).into() };
+    let value = crate::host::to_general(Mnemonic::Cvttsd2si, b, S == 8);
+    set_reg::<S>(m, op.a, value);
+    op.next(m, memory)
+}
+
+/// `comisd`, `ucomisd` (`S` is 8), `comiss`, `ucomiss` with a register (`R`) or memory.
+pub(crate) fn compare_scalar<const S: usize, const SIGNALS: bool, const R: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
+    if !all_masked(m) {
+        return float_general(m, op);
+    }
+    let b = if R { m.xmm[usize::from(op.b & 15)] } else { load!(S, m, op, memory, op.address(m)).into() };
+    let mnemonic = match (S, SIGNALS) {
+        (4, true) => Mnemonic::Comiss,
+        (4, false) => Mnemonic::Ucomiss,
+        (_, true) => Mnemonic::Comisd,
+        _ => Mnemonic::Ucomisd,
     };
-    m.xmm[usize::from(op.a & 15)] = float_function(op)(m.xmm[usize::from(op.a & 15)], b);
+    let bits = crate::host::compare(mnemonic, m.xmm[usize::from(op.a & 15)], b);
+    m.flags.set(bits);
+    op.next(m, memory)
+}
+
+// Less common integer forms.
+
+pub(crate) fn bt_mi<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
+    let value = load!(S, m, op, memory, op.address(m));
+    test_bit::<S>(m, value, op.immediate as u64);
+    op.next(m, memory)
+}
+
+/// `bts` (`O` 0), `btr` (1), `btc` (2) of a register by a register or immediate (`I`).
+pub(crate) fn change_bit<const O: u8, const S: usize, const I: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
+    let value = reg::<S>(m, op.a);
+    let number = if I { op.immediate as u64 } else { m.r[usize::from(op.b)] };
+    test_bit::<S>(m, value, number);
+    let bit = 1 << (number & (8 * S as u64 - 1));
+    let changed = match O {
+        0 => value | bit,
+        1 => value & !bit,
+        _ => value ^ bit,
+    };
+    set_reg::<S>(m, op.a, changed);
+    op.next(m, memory)
+}
+
+/// `movzx` of `ah` to `bh`.
+pub(crate) fn movzx_high(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+    m.r[usize::from(op.a)] = m.r[usize::from(op.b)] >> 8 & 0xff;
+    op.next(m, memory)
+}
+
+/// A binary operation on `ah` to `bh` and an immediate; `TEST` replaces it by `test`.
+pub(crate) fn alu_high_i<const O: usize, const TEST: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
+    let full = m.r[usize::from(op.a)];
+    let (a, b, carry) = (full >> 8 & 0xff, immediate::<1>(op), carry_in::<O>(m));
+    if TEST {
+        m.flags = alu::result_flags(a & b, 1, 0);
+        return op.next(m, memory);
+    }
+    if OPERATIONS[O] != Binary::Cmp {
+        m.r[usize::from(op.a)] = full & !0xff00 | alu::binary(OPERATIONS[O], a, b, carry, 1) << 8;
+    }
+    m.flags = alu::binary_flags(OPERATIONS[O], a, b, carry, 1);
+    op.next(m, memory)
+}
+
+pub(crate) fn setcc_m<const C: u8>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
+    let value = m.flags.condition(C).into();
+    store!(1, m, op, memory, op.address(m), value);
+    op.next(m, memory)
+}
+
+/// `stos` (`MOVE` false) and `movs` of one element, upwards or downwards.
+pub(crate) fn string_element<const S: usize, const MOVE: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
+    let value = if MOVE { load!(S, m, op, memory, m.r[RSI]) } else { m.r[RAX] };
+    store!(S, m, op, memory, m.r[RDI], value);
+    let step = if m.downwards() { (S as u64).wrapping_neg() } else { S as u64 };
+    m.r[RDI] = m.r[RDI].wrapping_add(step);
+    if MOVE {
+        m.r[RSI] = m.r[RSI].wrapping_add(step);
+    }
+    op.next(m, memory)
+}
+
+/// `xchg` with memory.
+pub(crate) fn xchg_mr<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
+    let address = op.address(m);
+    let value = m.r[usize::from(op.b)];
+    let old = if S == 4 {
+        memory.exchange(address, value as u32).map(u64::from)
+    } else {
+        memory.exchange(address, value)
+    };
+    match old {
+        Ok(old) => m.r[usize::from(op.b)] = old,
+        Err(_) => return faulted(m, op, memory, address, Access::Write),
+    }
+    op.next(m, memory)
+}
+
+/// `lock cmpxchg`, also without the prefix.
+pub(crate) fn cmpxchg_mr<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
+    let address = op.address(m);
+    let (expected, new) = (m.r[RAX] & mask(S), m.r[usize::from(op.b)]);
+    let old = if S == 4 {
+        memory.compare_exchange(address, expected as u32, new as u32).map(u64::from)
+    } else {
+        memory.compare_exchange(address, expected, new)
+    };
+    let Ok(old) = old else { return faulted(m, op, memory, address, Access::Write) };
+    if old != expected {
+        m.r[RAX] = old;
+    }
+    m.flags = alu::binary_flags(Binary::Cmp, expected, old, 0, S);
+    op.next(m, memory)
+}
+
+/// `lock xadd`.
+pub(crate) fn xadd_mr<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
+    let address = op.address(m);
+    let value = reg::<S>(m, op.b);
+    let old = if S == 4 {
+        memory.fetch_add(address, value as u32).map(u64::from)
+    } else {
+        memory.fetch_add(address, value)
+    };
+    let Ok(old) = old else { return faulted(m, op, memory, address, Access::Write) };
+    m.r[usize::from(op.b)] = old;
+    m.flags = alu::binary_flags(Binary::Add, old, value, 0, S);
+    op.next(m, memory)
+}
+
+/// `idiv` by a register, for 4 and 8 bytes.
+pub(crate) fn idiv_r<const S: usize, const F: bool>(
+    m: &mut Machine,
+    op: &Operation,
+    memory: &GuestMemory,
+) -> Next {
+    let divisor = signed(m.r[usize::from(op.a)], S);
+    let (low, high) = (reg::<S>(m, RAX as u8), reg::<S>(m, RDX as u8));
+    let value = signed(low, S);
+    let simple = signed(high, S) == value >> 63 && divisor != 0 && !(divisor == -1 && value == i64::MIN);
+    let divided = if simple {
+        let quotient = value / divisor;
+        (quotient == signed(quotient as u64, S))
+            .then(|| (quotient as u64 & mask(S), (value % divisor) as u64 & mask(S)))
+    } else {
+        let unused = 128 - 16 * S as u32;
+        let dividend = (u128::from(high) << (8 * S) | u128::from(low)) << unused;
+        alu::divide_signed(dividend as i128 >> unused, divisor, S)
+    };
+    let Some((quotient, remainder)) = divided else { return leave(m, op, Exit::DivideError) };
+    m.r[RAX] = quotient;
+    m.r[RDX] = remainder;
     op.next(m, memory)
 }

@@ -70,9 +70,57 @@ fn to_integer(value: __m128i) -> u128 {
     unsafe { std::mem::transmute::<__m128i, u128>(value) }
 }
 
-macro_rules! binary {
-    ($($mnemonic:ident $name:ident,)*) => {
+/// Calls a macro with all instructions on two vectors that raise no floating-point exceptions.
+macro_rules! with_integer_vectors {
+    ($callback:ident) => {
+        $callback! {
+            Paddb paddb, Paddw paddw, Paddd paddd, Paddq paddq, Psubb psubb, Psubw psubw, Psubd psubd,
+            Psubq psubq, Paddsb paddsb, Paddsw paddsw, Paddusb paddusb, Paddusw paddusw, Psubsb psubsb,
+            Psubsw psubsw, Psubusb psubusb, Psubusw psubusw, Pand pand, Pandn pandn, Por por, Pxor pxor,
+            Andps andps, Andpd andpd, Andnps andnps, Andnpd andnpd, Orps orps, Orpd orpd, Xorps xorps,
+            Xorpd xorpd, Pcmpeqb pcmpeqb, Pcmpeqw pcmpeqw, Pcmpeqd pcmpeqd, Pcmpgtb pcmpgtb,
+            Pcmpgtw pcmpgtw, Pcmpgtd pcmpgtd, Pminub pminub, Pminsw pminsw, Pmaxub pmaxub, Pmaxsw pmaxsw,
+            Pavgb pavgb, Pavgw pavgw, Pmullw pmullw, Pmulhw pmulhw, Pmulhuw pmulhuw, Pmuludq pmuludq,
+            Pmaddwd pmaddwd, Psadbw psadbw, Packsswb packsswb, Packuswb packuswb, Packssdw packssdw,
+            Punpcklbw punpcklbw, Punpcklwd punpcklwd, Punpckldq punpckldq, Punpcklqdq punpcklqdq,
+            Punpckhbw punpckhbw, Punpckhwd punpckhwd, Punpckhdq punpckhdq, Punpckhqdq punpckhqdq,
+            Unpcklps unpcklps, Unpcklpd unpcklpd, Unpckhps unpckhps, Unpckhpd unpckhpd, Psllw psllw,
+            Pslld pslld, Psllq psllq, Psrlw psrlw, Psrld psrld, Psrlq psrlq, Psraw psraw, Psrad psrad,
+            Rcpps rcpps, Rcpss rcpss, Rsqrtps rsqrtps, Rsqrtss rsqrtss, Cvtdq2pd cvtdq2pd,
+            Movshdup movshdup, Movsldup movsldup, Movddup movddup, Pshufb pshufb, Phaddw phaddw,
+            Phaddd phaddd, Phaddsw phaddsw, Phsubw phsubw, Phsubd phsubd, Phsubsw phsubsw, Psignb psignb,
+            Psignw psignw, Psignd psignd, Pmulhrsw pmulhrsw, Pmaddubsw pmaddubsw, Pabsb pabsb, Pabsw pabsw,
+            Pabsd pabsd, Pcmpeqq pcmpeqq, Pcmpgtq pcmpgtq, Pminsb pminsb, Pminuw pminuw, Pminud pminud,
+            Pminsd pminsd, Pmaxsb pmaxsb, Pmaxuw pmaxuw, Pmaxud pmaxud, Pmaxsd pmaxsd, Pmulld pmulld,
+            Pmuldq pmuldq, Packusdw packusdw, Phminposuw phminposuw, Pmovsxbw pmovsxbw, Pmovsxbd pmovsxbd,
+            Pmovsxbq pmovsxbq, Pmovsxwd pmovsxwd, Pmovsxwq pmovsxwq, Pmovsxdq pmovsxdq, Pmovzxbw pmovzxbw,
+            Pmovzxbd pmovzxbd, Pmovzxbq pmovzxbq, Pmovzxwd pmovzxwd, Pmovzxwq pmovzxwq, Pmovzxdq pmovzxdq,
+        }
+    };
+}
+
+/// Calls a macro with all instructions on two vectors that can raise floating-point exceptions.
+macro_rules! with_float_vectors {
+    ($callback:ident) => {
+        $callback! {
+            Addps addps, Addpd addpd, Addss addss, Addsd addsd, Subps subps, Subpd subpd, Subss subss,
+            Subsd subsd, Mulps mulps, Mulpd mulpd, Mulss mulss, Mulsd mulsd, Divps divps, Divpd divpd,
+            Divss divss, Divsd divsd, Minps minps, Minpd minpd, Minss minss, Minsd minsd, Maxps maxps,
+            Maxpd maxpd, Maxss maxss, Maxsd maxsd, Sqrtps sqrtps, Sqrtpd sqrtpd, Sqrtss sqrtss,
+            Sqrtsd sqrtsd, Cvtss2sd cvtss2sd, Cvtsd2ss cvtsd2ss, Cvtps2pd cvtps2pd, Cvtpd2ps cvtpd2ps,
+            Cvtdq2ps cvtdq2ps, Cvtps2dq cvtps2dq, Cvttps2dq cvttps2dq, Cvtpd2dq cvtpd2dq,
+            Cvttpd2dq cvttpd2dq, Haddps haddps, Haddpd haddpd, Hsubps hsubps, Hsubpd hsubpd,
+            Addsubps addsubps, Addsubpd addsubpd,
+        }
+    };
+}
+
+pub(crate) use {with_float_vectors, with_integer_vectors};
+
+macro_rules! functions {
+    ($find:ident: $($mnemonic:ident $name:ident,)*) => {
         $(
+            #[inline(always)]
             pub(crate) fn $name(a: u128, b: u128) -> u128 {
                 let mut a = to_vector(a);
                 // SAFETY: computes on registers; all floating-point exceptions are masked.
@@ -84,53 +132,31 @@ macro_rules! binary {
             }
         )*
 
-        #[expect(non_camel_case_types, reason = "the instructions' own names")]
-        enum Number {
-            $($name,)*
-        }
-
-        /// The instructions that are executed as they are, by [`vector_number`].
-        pub(crate) static VECTOR_FUNCTIONS: &[VectorBinary] = &[$($name,)*];
-
-        /// The number of an instruction that is executed as it is.
-        pub(crate) fn vector_number(mnemonic: Mnemonic) -> Option<usize> {
+        fn $find(mnemonic: Mnemonic) -> Option<VectorBinary> {
             Some(match mnemonic {
-                $(Mnemonic::$mnemonic => Number::$name as usize,)*
+                $(Mnemonic::$mnemonic => $name,)*
                 _ => return None,
             })
         }
     };
 }
 
-binary! {
-    // SSE and SSE2.
-    Paddb paddb, Paddw paddw, Paddd paddd, Paddq paddq, Psubb psubb, Psubw psubw, Psubd psubd, Psubq psubq,
-    Paddsb paddsb, Paddsw paddsw, Paddusb paddusb, Paddusw paddusw, Psubsb psubsb, Psubsw psubsw,
-    Psubusb psubusb, Psubusw psubusw, Pand pand, Pandn pandn, Por por, Pxor pxor, Andps andps, Andpd andpd,
-    Andnps andnps, Andnpd andnpd, Orps orps, Orpd orpd, Xorps xorps, Xorpd xorpd, Pcmpeqb pcmpeqb,
-    Pcmpeqw pcmpeqw, Pcmpeqd pcmpeqd, Pcmpgtb pcmpgtb, Pcmpgtw pcmpgtw, Pcmpgtd pcmpgtd, Pminub pminub,
-    Pminsw pminsw, Pmaxub pmaxub, Pmaxsw pmaxsw, Pavgb pavgb, Pavgw pavgw, Pmullw pmullw, Pmulhw pmulhw,
-    Pmulhuw pmulhuw, Pmuludq pmuludq, Pmaddwd pmaddwd, Psadbw psadbw, Packsswb packsswb, Packuswb packuswb,
-    Packssdw packssdw, Punpcklbw punpcklbw, Punpcklwd punpcklwd, Punpckldq punpckldq, Punpcklqdq punpcklqdq,
-    Punpckhbw punpckhbw, Punpckhwd punpckhwd, Punpckhdq punpckhdq, Punpckhqdq punpckhqdq, Unpcklps unpcklps,
-    Unpcklpd unpcklpd, Unpckhps unpckhps, Unpckhpd unpckhpd, Psllw psllw, Pslld pslld, Psllq psllq,
-    Psrlw psrlw, Psrld psrld, Psrlq psrlq, Psraw psraw, Psrad psrad, Addps addps, Addpd addpd, Addss addss,
-    Addsd addsd, Subps subps, Subpd subpd, Subss subss, Subsd subsd, Mulps mulps, Mulpd mulpd, Mulss mulss,
-    Mulsd mulsd, Divps divps, Divpd divpd, Divss divss, Divsd divsd, Minps minps, Minpd minpd, Minss minss,
-    Minsd minsd, Maxps maxps, Maxpd maxpd, Maxss maxss, Maxsd maxsd, Sqrtps sqrtps, Sqrtpd sqrtpd,
-    Sqrtss sqrtss, Sqrtsd sqrtsd, Rcpps rcpps, Rcpss rcpss, Rsqrtps rsqrtps, Rsqrtss rsqrtss,
-    Cvtss2sd cvtss2sd, Cvtsd2ss cvtsd2ss, Cvtps2pd cvtps2pd, Cvtpd2ps cvtpd2ps, Cvtdq2ps cvtdq2ps,
-    Cvtdq2pd cvtdq2pd, Cvtps2dq cvtps2dq, Cvttps2dq cvttps2dq, Cvtpd2dq cvtpd2dq, Cvttpd2dq cvttpd2dq,
-    // SSE3, SSSE3 and SSE4: the host needs them too, see `supported`.
-    Haddps haddps, Haddpd haddpd, Hsubps hsubps, Hsubpd hsubpd, Addsubps addsubps, Addsubpd addsubpd,
-    Movshdup movshdup, Movsldup movsldup, Movddup movddup, Pshufb pshufb, Phaddw phaddw, Phaddd phaddd,
-    Phaddsw phaddsw, Phsubw phsubw, Phsubd phsubd, Phsubsw phsubsw, Psignb psignb, Psignw psignw,
-    Psignd psignd, Pmulhrsw pmulhrsw, Pmaddubsw pmaddubsw, Pabsb pabsb, Pabsw pabsw, Pabsd pabsd,
-    Pcmpeqq pcmpeqq, Pcmpgtq pcmpgtq, Pminsb pminsb, Pminuw pminuw, Pminud pminud, Pminsd pminsd,
-    Pmaxsb pmaxsb, Pmaxuw pmaxuw, Pmaxud pmaxud, Pmaxsd pmaxsd, Pmulld pmulld, Pmuldq pmuldq,
-    Packusdw packusdw, Phminposuw phminposuw, Pmovsxbw pmovsxbw, Pmovsxbd pmovsxbd, Pmovsxbq pmovsxbq,
-    Pmovsxwd pmovsxwd, Pmovsxwq pmovsxwq, Pmovsxdq pmovsxdq, Pmovzxbw pmovzxbw, Pmovzxbd pmovzxbd,
-    Pmovzxbq pmovzxbq, Pmovzxwd pmovzxwd, Pmovzxwq pmovzxwq, Pmovzxdq pmovzxdq,
+macro_rules! integer_functions {
+    ($($list:tt)*) => { functions! { integer_function: $($list)* } };
+}
+
+macro_rules! float_functions {
+    ($($list:tt)*) => { functions! { float_function: $($list)* } };
+}
+
+with_integer_vectors!(integer_functions);
+with_float_vectors!(float_functions);
+
+/// The instruction as a function; the second tells whether it can raise floating-point exceptions.
+pub(crate) fn vector_function(mnemonic: Mnemonic) -> Option<(VectorBinary, bool)> {
+    integer_function(mnemonic)
+        .map(|function| (function, false))
+        .or_else(|| float_function(mnemonic).map(|function| (function, true)))
 }
 
 /// The top bits of all bytes.
@@ -278,4 +304,27 @@ pub(crate) fn round(mnemonic: Mnemonic, a: u128, b: u128, mode: u8) -> u128 {
         Mnemonic::Roundss => with_mode!("roundss"),
         _ => with_mode!("roundsd"),
     }
+}
+
+/// `pcmpistri` with a control byte that libraries use: the index and RFLAGS.
+pub(crate) fn compare_text(a: u128, b: u128, control: u8) -> Option<(u32, u64)> {
+    let (a, b) = (to_vector(a), to_vector(b));
+    let index: u32;
+    let flags: u64;
+    macro_rules! with_control {
+        ($($control:literal),*) => {
+            match control {
+                $(
+                    // SAFETY: computes on registers and reads the flags through the stack.
+                    $control => unsafe {
+                        asm!("pcmpistri {a}, {b}, {control}", "pushfq", "pop {f}", a = in(xmm_reg) a, b = in(xmm_reg) b,
+                            f = out(reg) flags, out("ecx") index, control = const $control);
+                    },
+                )*
+                _ => return None,
+            }
+        };
+    }
+    with_control!(0x00, 0x02, 0x08, 0x0a, 0x0c, 0x10, 0x12, 0x14, 0x18, 0x1a, 0x38, 0x3a, 0x40, 0x44);
+    Some((index, flags))
 }

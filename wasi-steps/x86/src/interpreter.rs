@@ -46,7 +46,7 @@ pub enum Exit {
 }
 
 /// Entries of the cache of branch targets; a power of two.
-const TARGETS: usize = 1024;
+const TARGETS: usize = 2048;
 /// Executable ranges that a thread remembers; then it starts again.
 const MAX_RANGES: usize = 256;
 /// Blocks of generated code that a thread keeps; then it starts again.
@@ -81,11 +81,13 @@ pub struct Interpreter {
     generation: u64,
     epoch: u64,
     ranges: Vec<Range>,
-    targets: Box<[Target]>,
+    targets: Box<[Target; TARGETS]>,
     /// Blocks that belong to this thread alone, by address.
     generated: BlockMap,
     /// Replaced blocks of generated code; pointers to them may still be remembered until all is dropped.
     retired: Vec<Box<Block>>,
+    /// Changes whenever blocks or files were dropped.
+    drops: u64,
 }
 
 /// A block and the bounds within which its links may be followed.
@@ -93,6 +95,17 @@ pub struct Interpreter {
 struct Place {
     block: BlockPointer,
     range: u32,
+    /// Whether the block belongs to this thread alone.
+    is_own: bool,
+}
+
+/// In [`Target::range`]: the block belongs to this thread alone and has to be compared with memory.
+const OWN: u32 = 1 << 31;
+
+/// Where the cache of branch targets keeps an address.
+#[inline(always)]
+fn slot_of(pc: u64) -> usize {
+    (pc ^ pc >> 11) as usize % TARGETS
 }
 
 impl Interpreter {
@@ -105,9 +118,10 @@ impl Interpreter {
             instructions: 0,
             generation: 0,
             ranges: Vec::new(),
-            targets: vec![NO_TARGET; TARGETS].into(),
+            targets: Box::new([NO_TARGET; TARGETS]),
             generated: HashMap::default(),
             retired: Vec::new(),
+            drops: 0,
         }
     }
 
@@ -140,6 +154,7 @@ impl Interpreter {
 
     /// Drops everything remembered about code.
     fn forget(&mut self) {
+        self.drops += 1;
         self.ranges.clear();
         self.targets.fill(NO_TARGET);
         self.generated.clear();
@@ -148,76 +163,101 @@ impl Interpreter {
 
     /// The main loop; leaves the address to go on from in `machine.target`.
     fn blocks(&mut self, memory: &GuestMemory, code: &dyn CodeMap, stop: &AtomicU8) -> Exit {
-        'lookup: loop {
+        loop {
             if stop.load(Ordering::Relaxed) != 0 {
                 return Exit::Stopped;
             }
             if self.machine.system_flags & flag::TF != 0 {
                 return self.single_step(memory, code, stop);
             }
-            let pc = self.machine.target;
-            let Place { mut block, range } = match self.find(pc, memory, code) {
+            let place = match self.find(self.machine.target, memory, code) {
                 Ok(place) => place,
                 Err(exit) => return exit,
             };
-            let Some(Range { start, end, file }) = self.ranges.get(range as usize) else { continue };
-            let (start, end, is_file) = (*start, *end, file.is_some());
-            let mut pc = pc;
-            // Blocks follow each other through links as long as they stay within the range.
-            loop {
-                // SAFETY: `ranges` keeps the file alive, `generated` or `retired` the thread's own blocks; neither is
-                // dropped before this function looks the next block up.
-                let current = unsafe { block.get() };
-                self.machine.r[usize::from(BLOCK)] = pc;
-                self.instructions += u64::from(current.count);
-                let link = match run_block(&mut self.machine, current, memory, stop) {
-                    Next::Link0 => &current.links[0],
-                    Next::Link1 => &current.links[1],
-                    Next::Exit => {
-                        self.instructions -= u64::from(unfinished(&self.machine, current, pc));
-                        return self.machine.exit;
-                    }
-                    _ => continue 'lookup,
-                };
-                pc = self.machine.target;
-                if !is_file {
-                    continue 'lookup;
-                }
-                if stop.load(Ordering::Relaxed) != 0 {
-                    return Exit::Stopped;
-                }
-                block = match link.get() {
-                    Some(next) => next,
-                    None => match self.find(pc, memory, code) {
-                        Ok(place) if place.range == range => {
-                            link.set(place.block);
-                            place.block
-                        }
-                        Ok(_) => continue 'lookup,
-                        Err(exit) => return exit,
-                    },
-                };
-                // SAFETY: as above; links stay within the file.
-                let length = u64::from(unsafe { block.get() }.length);
-                if pc < start || pc + length > end {
-                    continue 'lookup;
-                }
+            if let Some(exit) = self.chain(place, memory, code, stop) {
+                return exit;
             }
         }
     }
 
+    /// Runs a block and those that follow it in the same range; `None` when another range or a look at the state comes
+    /// next.
+    fn chain(
+        &mut self,
+        place: Place,
+        memory: &GuestMemory,
+        code: &dyn CodeMap,
+        stop: &AtomicU8,
+    ) -> Option<Exit> {
+        let (range, drops) = (place.range, self.drops);
+        let Range { start, end, .. } = *self.ranges.get(range as usize)?;
+        let size = end - start;
+        let mut pc = self.machine.target;
+        let mut block = place.block;
+        let mut count = 0;
+        let exit = loop {
+            // SAFETY: `ranges` keeps the file alive, `generated` or `retired` the thread's own blocks; when any of them is
+            // dropped, `drops` changes and the loop ends before a block is used again.
+            let current = unsafe { block.get() };
+            self.machine.r[usize::from(BLOCK)] = pc;
+            count += u64::from(current.count);
+            let next = run_block(&mut self.machine, current, memory, stop);
+            if next == Next::Exit {
+                count -= u64::from(unfinished(&self.machine, current, pc));
+                break Some(self.machine.exit);
+            }
+            if stop.load(Ordering::Relaxed) != 0 {
+                break Some(Exit::Stopped);
+            }
+            pc = self.machine.target;
+            if let Next::Link0 | Next::Link1 = next {
+                let link = &current.links[usize::from(next == Next::Link1)];
+                block = match link.get() {
+                    Some(next) => next,
+                    None => match self.find(pc, memory, code) {
+                        Ok(place) if place.range == range && self.drops == drops => {
+                            // A thread's own blocks are compared with memory on each entry, so nothing leads past that.
+                            if !place.is_own && current.bytes.is_none() {
+                                link.set(place.block);
+                            }
+                            place.block
+                        }
+                        Ok(_) => break None,
+                        Err(exit) => break Some(exit),
+                    },
+                };
+                // SAFETY: as above; links stay within the file.
+                let length = u64::from(unsafe { block.get() }.length);
+                if pc.wrapping_sub(start) > size - length.min(size) {
+                    break None;
+                }
+            } else {
+                let target = &self.targets[slot_of(pc)];
+                match target.block {
+                    Some(next) if target.pc == pc && target.range == range => block = next,
+                    _ => break None,
+                }
+                if self.machine.system_flags & flag::TF != 0 {
+                    break None;
+                }
+            }
+        };
+        self.instructions += count;
+        exit
+    }
+
     /// The block at `pc`.
     fn find(&mut self, pc: u64, memory: &GuestMemory, code: &dyn CodeMap) -> Result<Place, Exit> {
-        let slot = (pc ^ pc >> 10) as usize % TARGETS;
-        let target = self.targets[slot];
+        let target = self.targets[slot_of(pc)];
         if target.pc == pc
             && let Some(block) = target.block
             && self.still_valid(block, pc, memory)
         {
-            return Ok(Place { block, range: target.range });
+            return Ok(Place { block, range: target.range & !OWN, is_own: target.range & OWN != 0 });
         }
         let place = self.look_up(pc, memory, code)?;
-        self.targets[slot] = Target { pc, range: place.range, block: Some(place.block) };
+        let own = if place.is_own { OWN } else { 0 };
+        self.targets[slot_of(pc)] = Target { pc, range: place.range | own, block: Some(place.block) };
         Ok(place)
     }
 
@@ -239,14 +279,14 @@ impl Interpreter {
             if let Some(block) = file.get(offset) {
                 // SAFETY: the file is kept in `ranges`.
                 if pc + u64::from(unsafe { block.get() }.length) <= *end {
-                    return Ok(Place { block, range });
+                    return Ok(Place { block, range, is_own: false });
                 }
             } else if let Some(block) = decode::decode(&fetch(pc, *end, memory)) {
                 self.shared.charge(block.operations.len());
-                return Ok(Place { block: file.insert(offset, block), range });
+                return Ok(Place { block: file.insert(offset, block), range, is_own: false });
             }
         }
-        self.own_block(pc, memory, code).map(|block| Place { block, range })
+        self.own_block(pc, memory, code).map(|block| Place { block, range, is_own: true })
     }
 
     /// A block of this thread alone, for generated code and for what crosses the end of a range.
@@ -257,6 +297,7 @@ impl Interpreter {
             return Ok(block);
         }
         if self.generated.len() + self.retired.len() >= MAX_GENERATED {
+            self.drops += 1;
             self.targets.fill(NO_TARGET);
             self.generated.clear();
             self.retired.clear();

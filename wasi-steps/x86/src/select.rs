@@ -10,7 +10,6 @@ use crate::handlers::*;
 use crate::host;
 use crate::machine::{BLOCK, FS, GS, ZERO};
 use crate::operations::{Handler, Operation};
-use crate::vector::is_float;
 
 /// One handler for each operand size.
 macro_rules! by_size {
@@ -67,6 +66,12 @@ macro_rules! by_number {
 macro_rules! by_condition {
     ($code:expr, |$C:ident| $body:expr) => {
         by_number!($code, u8, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], |$C| $body)
+    };
+}
+
+macro_rules! by_operation {
+    ($number:expr, |$O:ident| $body:expr) => {
+        by_number!($number, usize, [0, 1, 2, 3, 4, 5, 6, 7], |$O| $body)
     };
 }
 
@@ -176,8 +181,29 @@ fn is_pure(instruction: &Instruction) -> bool {
     registers
         && matches!(
             instruction.mnemonic(),
-            M::Mov | M::Movzx | M::Movsx | M::Movsxd | M::Lea | M::Add | M::Or | M::And | M::Sub | M::Xor | M::Cmp | M::Test
-                | M::Inc | M::Dec | M::Neg | M::Not | M::Imul | M::Bswap | M::Cdqe | M::Cwde | M::Cdq | M::Cqo | M::Nop
+            M::Mov
+                | M::Movzx
+                | M::Movsx
+                | M::Movsxd
+                | M::Lea
+                | M::Add
+                | M::Or
+                | M::And
+                | M::Sub
+                | M::Xor
+                | M::Cmp
+                | M::Test
+                | M::Inc
+                | M::Dec
+                | M::Neg
+                | M::Not
+                | M::Imul
+                | M::Bswap
+                | M::Cdqe
+                | M::Cwde
+                | M::Cdq
+                | M::Cqo
+                | M::Nop
         ) | is_pure_shift(instruction)
 }
 
@@ -265,7 +291,8 @@ fn pack(instruction: &Instruction, operation: &mut Operation) -> Option<(Form, u
     let immediate = |n: u32, size: usize| {
         let value = instruction.try_immediate(n).ok()?;
         // The handler extends the sign and cuts to the operand's size.
-        let value = if size == 8 { i32::try_from(value as i64).ok()? } else { (value & mask(size)) as u32 as i32 };
+        let value =
+            if size == 8 { i32::try_from(value as i64).ok()? } else { (value & mask(size)) as u32 as i32 };
         Some(value)
     };
     let kinds = (instruction.op0_kind(), instruction.op1_kind());
@@ -313,52 +340,148 @@ fn pack(instruction: &Instruction, operation: &mut Operation) -> Option<(Form, u
 
 /// A floating-point instruction: it keeps a place in the general list for programs that unmask exceptions.
 fn choose_float(i: &Instruction, general: usize, at: usize) -> Option<Operation> {
-    if !is_float(i.mnemonic()) || i.encoding() != EncodingKind::Legacy || !host::supported() {
+    if i.encoding() != EncodingKind::Legacy || !host::supported() {
         return None;
     }
-    let number = host::vector_number(i.mnemonic())?;
-    let mut op = vector_operands(i, [float_rr, float_rm::<4>, float_rm::<8>, float_rm::<16>])?;
+    let mut op = choose_float_vector(i).or_else(|| choose_float_scalar(i))?;
     op.offset = i.ip() as u16;
-    op.immediate = i32::try_from(number | general << 16).ok()?;
+    op.immediate = i32::try_from(general).ok()?;
     op.c = u8::try_from(at + 1).ok()?;
     Some(op)
 }
 
-/// Two vector operands, with handlers for a register and for 4, 8 and 16 bytes of memory.
-fn vector_operands(i: &Instruction, handlers: [Handler; 4]) -> Option<Operation> {
-    let mut op = blank(handlers[0], i.ip());
-    if !i.op0_register().is_xmm() {
-        return None;
-    }
-    op.a = i.op0_register().number() as u8;
-    match i.op1_kind() {
-        OpKind::Register if i.op1_register().is_xmm() => op.b = i.op1_register().number() as u8,
-        OpKind::Memory => {
-            pack_memory(i, &mut op)?;
-            op.handler = match i.memory_size().size() {
-                4 => handlers[1],
-                8 => handlers[2],
-                16 => handlers[3],
-                _ => return None,
-            };
+fn choose_float_vector(i: &Instruction) -> Option<Operation> {
+    let (mut op, size) = vector_operands(i)?;
+    op.handler = float_vector(i.mnemonic(), size)?;
+    Some(op)
+}
+
+/// Conversions and comparisons.
+fn choose_float_scalar(i: &Instruction) -> Option<Operation> {
+    use Mnemonic as M;
+    let mut op = blank(general_path, 0);
+    let from_register = i.op1_kind() == OpKind::Register;
+    let double = matches!(i.mnemonic(), M::Cvtsi2sd | M::Comisd | M::Ucomisd);
+    op.handler = match i.mnemonic() {
+        M::Cvtsi2ss | M::Cvtsi2sd => {
+            let size = source_size(i);
+            if from_register {
+                op.b = plain_register(i.op1_register())?.0;
+            }
+            by_flag!(from_register, |R| by_flag!(double, |D| by_wide_size!(
+                size,
+                |S| from_integer::<S, D, R>
+            )))
+        }
+        M::Cvttsd2si => {
+            let (a, size) = plain_register(i.op0_register())?;
+            (op.a, op.b) = (a, vector_index(i.op1_register()));
+            by_flag!(from_register, |R| by_wide_size!(size, |S| truncate_double::<S, R>))
+        }
+        M::Comiss | M::Comisd | M::Ucomiss | M::Ucomisd => {
+            op.b = vector_index(i.op1_register());
+            let signals = matches!(i.mnemonic(), M::Comiss | M::Comisd);
+            let size = if double { 8 } else { 4 };
+            by_flag!(from_register, |R| by_flag!(signals, |G| by_wide_size!(size, |S| compare_scalar::<
+                S,
+                G,
+                R,
+            >)))
         }
         _ => return None,
+    };
+    if i.op0_register().is_xmm() {
+        op.a = vector_index(i.op0_register());
+    }
+    if !from_register {
+        pack_memory(i, &mut op)?;
     }
     Some(op)
 }
 
-/// An operation with a handler of its own; `live` says whether its flags are seen.
-fn choose(i: &Instruction, live: bool) -> Option<Operation> {
-    if i.has_lock_prefix() || i.encoding() != EncodingKind::Legacy {
+/// Two vector operands, and how many bytes the second has in memory: 0 for a register.
+fn vector_operands(i: &Instruction) -> Option<(Operation, usize)> {
+    let mut op = blank(general_path, 0);
+    if !i.op0_register().is_xmm() || i.op_count() != 2 {
         return None;
     }
-    if let Some(operation) = choose_vector(i) {
+    op.a = vector_index(i.op0_register());
+    match i.op1_kind() {
+        OpKind::Register if i.op1_register().is_xmm() => {
+            op.b = vector_index(i.op1_register());
+            Some((op, 0))
+        }
+        OpKind::Memory => {
+            pack_memory(i, &mut op)?;
+            Some((op, i.memory_size().size()))
+        }
+        _ => None,
+    }
+}
+
+/// An operation with a handler of its own; `live` says whether its flags are seen.
+fn choose(i: &Instruction, live: bool) -> Option<Operation> {
+    if i.encoding() != EncodingKind::Legacy {
+        return None;
+    }
+    if let Some(operation) = choose_locked(i) {
+        return Some(operation);
+    }
+    if i.has_lock_prefix() {
+        return None;
+    }
+    if let Some(operation) = choose_high_byte(i).or_else(|| choose_vector(i)) {
         return Some(operation);
     }
     if i.op_count() > 0 && (i.op0_register().is_xmm() || i.op1_register().is_xmm()) {
         return None;
     }
     choose_data(i, live).or_else(|| choose_arithmetic(i, live)).or_else(|| choose_control(i))
+}
+
+/// Atomic exchanges with memory, of 4 or 8 bytes.
+fn choose_locked(i: &Instruction) -> Option<Operation> {
+    use Mnemonic as M;
+    if i.op0_kind() != OpKind::Memory || !matches!(i.mnemonic(), M::Cmpxchg | M::Xadd) {
+        return None;
+    }
+    let mut op = blank(general_path, 0);
+    let (_, size) = pack(i, &mut op)?;
+    op.handler = match i.mnemonic() {
+        M::Cmpxchg => by_wide_size!(size, |S| cmpxchg_mr::<S, true>),
+        _ => by_wide_size!(size, |S| xadd_mr::<S, true>),
+    };
+    Some(op)
+}
+
+/// The index of `ah`, `ch`, `dh` or `bh`.
+fn high_register(register: Register) -> Option<u8> {
+    [Register::AH, Register::CH, Register::DH, Register::BH]
+        .iter()
+        .position(|entry| *entry == register)
+        .map(|index| index as u8)
+}
+
+/// The forms with `ah` to `bh` that compilers emit.
+fn choose_high_byte(i: &Instruction) -> Option<Operation> {
+    let mut op = blank(general_path, 0);
+    if i.mnemonic() == Mnemonic::Movzx {
+        op.b = high_register(i.op1_register())?;
+        let (a, size) = plain_register(i.op0_register())?;
+        op.a = a;
+        op.handler = movzx_high;
+        return (size >= 4).then_some(op);
+    }
+    op.a = high_register(i.op0_register())?;
+    if i.op_count() != 2 || i.op1_kind() != OpKind::Immediate8 {
+        return None;
+    }
+    op.immediate = i.immediate8().into();
+    op.handler = match i.mnemonic() {
+        Mnemonic::Test => alu_high_i::<0, true>,
+        mnemonic => by_operation!(binary_number(mnemonic)?, |O| alu_high_i::<O, false>),
+    };
+    Some(op)
 }
 
 /// Moves, the stack and conditions.
@@ -412,6 +535,7 @@ fn choose_data(i: &Instruction, live: bool) -> Option<Operation> {
         }
         M::Xchg => match pack(i, &mut op)? {
             (F::RegisterRegister, size) => by_size!(size, |S| xchg_rr::<S>),
+            (F::MemoryRegister, size) => by_wide_size!(size, |S| xchg_mr::<S, false>),
             _ => return None,
         },
         M::Push if i.stack_pointer_increment() == -8 => match i.op0_kind() {
@@ -457,11 +581,42 @@ fn choose_data(i: &Instruction, live: bool) -> Option<Operation> {
         M::Bt => match pack(i, &mut op)? {
             (F::RegisterRegister, size) => by_size!(size, |S| bt_rr::<S, true>),
             (F::RegisterImmediate, size) => by_size!(size, |S| bt_ri::<S, true>),
+            (F::MemoryImmediate, size) => by_size!(size, |S| bt_mi::<S, true>),
             _ => return None,
         },
+        M::Bts | M::Btr | M::Btc => {
+            let number = match i.mnemonic() {
+                M::Bts => 0,
+                M::Btr => 1,
+                _ => 2,
+            };
+            match pack(i, &mut op)? {
+                (F::RegisterRegister, size) => {
+                    by_wide_size!(size, |S| by_number!(number, u8, [0, 1, 2], |O| change_bit::<O, S, false>))
+                }
+                (F::RegisterImmediate, size) => {
+                    by_wide_size!(size, |S| by_number!(number, u8, [0, 1, 2], |O| change_bit::<O, S, true>))
+                }
+                _ => return None,
+            }
+        }
+        M::Stosb | M::Stosw | M::Stosd | M::Stosq | M::Movsb | M::Movsw | M::Movsd | M::Movsq
+            if i.is_string_instruction() =>
+        {
+            let plain = |n: u32| {
+                matches!(i.op_kind(n), OpKind::MemorySegRSI | OpKind::MemoryESRDI | OpKind::Register)
+            };
+            let segment = matches!(i.segment_prefix(), Register::FS | Register::GS);
+            if i.has_rep_prefix() || i.has_repne_prefix() || segment || !plain(0) || !plain(1) {
+                return None;
+            }
+            let moves = matches!(i.op_kind(1), OpKind::MemorySegRSI);
+            by_flag!(moves, |L| by_size!(i.memory_size().size(), |S| string_element::<S, L>))
+        }
         _ if code == 0 || i.flow_control() != FlowControl::Next => return None,
         _ => match pack(i, &mut op)? {
             (F::Register, 1) => by_condition!(code - 1, |C| setcc_r::<C>),
+            (F::Memory, 1) => by_condition!(code - 1, |C| setcc_m::<C>),
             (F::RegisterRegister, size) => {
                 by_wide_size!(size, |S| by_condition!(code - 1, |C| cmov_rr::<C, S>))
             }
@@ -481,18 +636,14 @@ fn source_size(i: &Instruction) -> usize {
 /// The number of a binary operation in [`OPERATIONS`].
 fn binary_number(mnemonic: Mnemonic) -> Option<usize> {
     use Mnemonic as M;
-    [M::Add, M::Or, M::Adc, M::Sbb, M::And, M::Sub, M::Xor, M::Cmp].iter().position(|entry| *entry == mnemonic)
+    [M::Add, M::Or, M::Adc, M::Sbb, M::And, M::Sub, M::Xor, M::Cmp]
+        .iter()
+        .position(|entry| *entry == mnemonic)
 }
 
 fn shift_number(mnemonic: Mnemonic) -> Option<usize> {
     use Mnemonic as M;
     [M::Shl, M::Shr, M::Sar, M::Rol, M::Ror].iter().position(|entry| *entry == mnemonic)
-}
-
-macro_rules! by_operation {
-    ($number:expr, |$O:ident| $body:expr) => {
-        by_number!($number, usize, [0, 1, 2, 3, 4, 5, 6, 7], |$O| $body)
-    };
 }
 
 /// Arithmetic.
@@ -545,7 +696,9 @@ fn choose_arithmetic(i: &Instruction, live: bool) -> Option<Operation> {
         M::Inc | M::Dec => {
             let up = i.mnemonic() == M::Inc;
             match pack(i, &mut op)? {
-                (F::Register, size) => by_flag!(up, |U| by_flag!(live, |L| by_size!(size, |S| step_r::<U, S, L>))),
+                (F::Register, size) => {
+                    by_flag!(up, |U| by_flag!(live, |L| by_size!(size, |S| step_r::<U, S, L>)))
+                }
                 (F::Memory, size) => by_flag!(up, |U| by_size!(size, |S| step_m::<U, S, true>)),
                 _ => return None,
             }
@@ -563,7 +716,9 @@ fn choose_arithmetic(i: &Instruction, live: bool) -> Option<Operation> {
             if form != F::RegisterRegister {
                 return None;
             }
-            op.immediate = i32::try_from(i.immediate(2) as i64).or_else(|_| i32::try_from(i.immediate(2) as u32 as i32)).ok()?;
+            op.immediate = i32::try_from(i.immediate(2) as i64)
+                .or_else(|_| i32::try_from(i.immediate(2) as u32 as i32))
+                .ok()?;
             by_flag!(live, |L| by_wide_size!(size, |S| imul_rri::<S, L>))
         }
         M::Imul if i.op_count() == 2 => match pack(i, &mut op)? {
@@ -577,6 +732,10 @@ fn choose_arithmetic(i: &Instruction, live: bool) -> Option<Operation> {
         },
         M::Div => match pack(i, &mut op)? {
             (F::Register, size) => by_wide_size!(size, |S| div_r::<S, true>),
+            _ => return None,
+        },
+        M::Idiv => match pack(i, &mut op)? {
+            (F::Register, size) => by_wide_size!(size, |S| idiv_r::<S, true>),
             _ => return None,
         },
         _ => return None,
@@ -640,18 +799,16 @@ fn choose_vector(i: &Instruction) -> Option<Operation> {
     let loads = first.is_xmm() && i.op1_kind() == OpKind::Memory;
     let stores = i.op0_kind() == OpKind::Memory && second.is_xmm();
     (op.a, op.b) = (vector_index(first), vector_index(second));
-    if let Some(number) = host::vector_number(i.mnemonic())
-        && host::supported()
+    if first.is_xmm() && i.op1_kind() == OpKind::Immediate8 && host::supported() {
+        let number = vector_shift_number(i.mnemonic())?;
+        (op.handler, op.immediate, op.c) = (vector_shift, number as i32, i.immediate8());
+        return Some(op);
+    }
+    if host::supported()
+        && let Some((mut op, size)) = vector_operands(i)
+        && let Some(handler) = integer_vector(i.mnemonic(), size)
     {
-        if is_float(i.mnemonic()) {
-            return None;
-        }
-        if first.is_xmm() && i.op1_kind() == OpKind::Immediate8 {
-            (op.handler, op.immediate, op.c) = (vector_ri, number as i32, i.immediate8());
-            return Some(op);
-        }
-        let mut op = vector_operands(i, [vector_rr, vector_rm::<4>, vector_rm::<8>, vector_rm::<16>])?;
-        op.immediate = number as i32;
+        op.handler = handler;
         return Some(op);
     }
     let size = if i.mnemonic() == M::Movss { 4 } else { 8 };
@@ -660,7 +817,17 @@ fn choose_vector(i: &Instruction) -> Option<Operation> {
         M::Movups | M::Movupd | M::Movdqu | M::Lddqu if loads => movups_rm::<false>,
         M::Movups | M::Movupd | M::Movdqu if stores => movups_mr::<false>,
         M::Movaps | M::Movapd | M::Movdqa if loads => movups_rm::<true>,
-        M::Movaps | M::Movapd | M::Movdqa | M::Movntdq | M::Movntps | M::Movntpd if stores => movups_mr::<true>,
+        M::Movaps | M::Movapd | M::Movdqa | M::Movntdq | M::Movntps | M::Movntpd if stores => {
+            movups_mr::<true>
+        }
+        M::Movss if registers => mov_part_rr::<0>,
+        M::Movsd if registers => mov_part_rr::<1>,
+        M::Movlhps if registers => mov_part_rr::<2>,
+        M::Movhlps if registers => mov_part_rr::<3>,
+        M::Pshufd if registers => {
+            op.c = i.immediate8();
+            pshufd_rr
+        }
         M::Movss | M::Movsd if loads => by_wide_size!(size, |S| movq_xm::<S, false>),
         M::Movss | M::Movsd if stores => by_wide_size!(size, |S| movq_mx::<S, false>),
         M::Movd | M::Movq if loads => by_wide_size!(i.memory_size().size(), |S| movq_xm::<S, false>),

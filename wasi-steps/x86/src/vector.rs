@@ -53,11 +53,11 @@ impl Step<'_> {
     }
 
     /// As `vector` without the demand for alignment.
-    fn vector_unaligned(&self, n: u32) -> Result<u128, Exit> {
+    pub(crate) fn vector_unaligned(&self, n: u32) -> Result<u128, Exit> {
         if self.is_memory(n) { self.load_wide() } else { self.vector(n) }
     }
 
-    fn set_vector(&mut self, n: u32, value: u128) -> Result<(), Exit> {
+    pub(crate) fn set_vector(&mut self, n: u32, value: u128) -> Result<(), Exit> {
         let index = self.xmm_index(n)?;
         self.m.xmm[index] = value;
         Ok(())
@@ -75,7 +75,7 @@ impl Step<'_> {
     }
 
     /// Executes a floating-point function, with its exceptions.
-    fn float<T>(&mut self, work: impl FnOnce() -> T) -> Result<T, Exit> {
+    pub(crate) fn float<T>(&mut self, work: impl FnOnce() -> T) -> Result<T, Exit> {
         if self.m.mxcsr >> MASK_SHIFT & host::FLAGS == host::FLAGS {
             return Ok(work());
         }
@@ -136,7 +136,7 @@ impl Step<'_> {
         self.write(0, value)
     }
 
-    fn immediate(&self) -> u8 {
+    pub(crate) fn immediate(&self) -> u8 {
         self.i.immediate(self.i.op_count() - 1) as u8
     }
 
@@ -306,57 +306,6 @@ fn sign_bits(value: u128, size: usize) -> u64 {
     (0..16 / size).fold(0, |all, lane| all | ((value >> ((lane + 1) * 8 * size - 1)) as u64 & 1) << lane)
 }
 
-/// Whether a two-operand instruction can raise floating-point exceptions.
-pub(crate) fn is_float(mnemonic: Mnemonic) -> bool {
-    use Mnemonic as M;
-    matches!(
-        mnemonic,
-        M::Addps
-            | M::Addpd
-            | M::Addss
-            | M::Addsd
-            | M::Subps
-            | M::Subpd
-            | M::Subss
-            | M::Subsd
-            | M::Mulps
-            | M::Mulpd
-            | M::Mulss
-            | M::Mulsd
-            | M::Divps
-            | M::Divpd
-            | M::Divss
-            | M::Divsd
-            | M::Minps
-            | M::Minpd
-            | M::Minss
-            | M::Minsd
-            | M::Maxps
-            | M::Maxpd
-            | M::Maxss
-            | M::Maxsd
-            | M::Sqrtps
-            | M::Sqrtpd
-            | M::Sqrtss
-            | M::Sqrtsd
-            | M::Cvtss2sd
-            | M::Cvtsd2ss
-            | M::Cvtps2pd
-            | M::Cvtpd2ps
-            | M::Cvtdq2ps
-            | M::Cvtps2dq
-            | M::Cvttps2dq
-            | M::Cvtpd2dq
-            | M::Cvttpd2dq
-            | M::Haddps
-            | M::Haddpd
-            | M::Hsubps
-            | M::Hsubpd
-            | M::Addsubps
-            | M::Addsubpd
-    )
-}
-
 /// Executes an SSE instruction; false when it is none.
 pub(crate) fn execute(step: &mut Step<'_>) -> Result<bool, Exit> {
     use Mnemonic as M;
@@ -368,15 +317,14 @@ pub(crate) fn execute(step: &mut Step<'_>) -> Result<bool, Exit> {
     if uses_mmx {
         return Ok(false);
     }
-    if let Some(number) = host::vector_number(mnemonic) {
-        let function = host::VECTOR_FUNCTIONS[number];
+    if let Some((function, is_float)) = host::vector_function(mnemonic) {
         if step.i.op_kind(1) == OpKind::Immediate8 {
             let (a, count) = (step.vector(0)?, u128::from(step.immediate()));
             step.set_vector(0, function(a, count))?;
             return Ok(true);
         }
         let (a, b) = (step.vector(0)?, step.vector(1)?);
-        let value = if is_float(mnemonic) { step.float(|| function(a, b))? } else { function(a, b) };
+        let value = if is_float { step.float(|| function(a, b))? } else { function(a, b) };
         step.set_vector(0, value)?;
         return Ok(true);
     }

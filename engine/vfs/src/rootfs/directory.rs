@@ -161,10 +161,13 @@ struct Slot {
     dentry: Option<Arc<Dentry>>,
 }
 
+/// A name and what it stands for; `None` for one that is gone.
+type Known = (Arc<[u8]>, Option<Arc<Dentry>>);
+
 /// What a directory holds, for assembling trees.
 pub(super) struct Contents {
     pub(super) base: Option<((ExactId, ContentTreeId), Arc<Directory>)>,
-    pub(super) names: Vec<(Arc<[u8]>, Option<Arc<Dentry>>)>,
+    pub(super) names: Vec<Known>,
 }
 
 impl DirectoryBody {
@@ -205,7 +208,7 @@ impl DirectoryBody {
             Lower::Loaded { ids, object, .. } => Some((*ids, Arc::clone(object))),
             _ => None,
         };
-        let mut names: Vec<_> =
+        let mut names: Vec<Known> =
             state.names.iter().map(|(name, slot)| (Arc::clone(name), slot.dentry.clone())).collect();
         names.sort_by(|a, b| a.0.cmp(&b.0));
         Contents { base, names }

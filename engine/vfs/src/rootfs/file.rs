@@ -5,9 +5,10 @@
 //! to the shared parking spool when the step's memory is used up. Data that is written in order is hashed on the
 //! way, so that only what was written otherwise is read again at the end.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
 use rustix::io::Errno;
@@ -16,12 +17,14 @@ use super::extents::{Extents, PAGE};
 use super::shared::{Budget, Shared};
 use super::sync::{read, write};
 use super::{AllocateMode, Mapping};
-use crate::content::{Backing, Content, ContentId, PackWriter, SpoolFile};
+use crate::content::{Backing, Content, ContentId, PackWriter, SpoolFile, SpoolOwner};
 
 /// Files up to this size stay in memory while they are written.
 pub(super) const SMALL_FILE: u64 = 64 << 10;
 /// Largest size of a file: what a signed 64-bit offset reaches.
 pub(super) const SIZE_MAX: u64 = i64::MAX as u64;
+/// Spool files that stay open on the host when no guest has them open.
+const IDLE_SPOOLS_MAX: u64 = 128;
 /// Unit of copies between files.
 const COPY_UNIT: usize = 256 << 10;
 
@@ -30,6 +33,8 @@ pub(super) struct FileBody {
     generation: AtomicU64,
     /// Above zero: how many hold it open for writing. Below: how many forbid that.
     writers: AtomicI64,
+    /// How many handles there are, of any kind.
+    handles: AtomicUsize,
     shared: Arc<Shared>,
     budget: Arc<Budget>,
 }
@@ -42,13 +47,34 @@ enum Data {
 }
 
 struct Spool {
-    file: SpoolFile,
+    /// `None` while nobody has the guest file open and there are too many others.
+    file: Option<OpenSpool>,
+    owner: Option<Box<dyn SpoolOwner>>,
     length: u64,
     extents: Extents,
     /// Hash of the first bytes, as long as they were written in order.
     hasher: Option<(Box<blake3::Hasher>, u64)>,
     /// Mapped shared: the guest may change it at any time without a call.
     mapped: bool,
+}
+
+/// A spool file that is open on the host, and counted.
+struct OpenSpool {
+    file: Arc<File>,
+    shared: Arc<Shared>,
+}
+
+impl OpenSpool {
+    fn new(file: Arc<File>, shared: &Arc<Shared>) -> Self {
+        shared.open_spools.fetch_add(1, Ordering::Relaxed);
+        Self { file, shared: Arc::clone(shared) }
+    }
+}
+
+impl Drop for OpenSpool {
+    fn drop(&mut self) {
+        self.shared.open_spools.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Data {
@@ -58,6 +84,15 @@ impl Data {
             Self::Memory(bytes) => bytes.len() as u64,
             Self::Parked { length, .. } => *length as u64,
             Self::Spool(spool) => spool.length,
+        }
+    }
+
+    /// Tells whether the bytes can be read without opening anything.
+    const fn is_open(&self) -> bool {
+        match self {
+            Self::Clean { content, size, .. } => content.is_some() || *size == 0,
+            Self::Memory(_) | Self::Parked { .. } => true,
+            Self::Spool(spool) => spool.file.is_some(),
         }
     }
 
@@ -92,8 +127,8 @@ impl FileBody {
     }
 
     const fn with(shared: Arc<Shared>, budget: Arc<Budget>, data: Data) -> Self {
-        let (generation, writers) = (AtomicU64::new(0), AtomicI64::new(0));
-        Self { data: RwLock::new(data), generation, writers, shared, budget }
+        let (generation, writers, handles) = (AtomicU64::new(0), AtomicI64::new(0), AtomicUsize::new(0));
+        Self { data: RwLock::new(data), generation, writers, handles, shared, budget }
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -134,6 +169,24 @@ impl FileBody {
         }
     }
 
+    /// One handle more.
+    pub(super) fn opened(&self) {
+        self.handles.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// One handle less; after the last one the host's file need not stay open.
+    pub(super) fn closed(&self) {
+        if self.handles.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        let crowded = self.shared.open_spools.load(Ordering::Relaxed) > IDLE_SPOOLS_MAX;
+        match &mut *write(&self.data) {
+            Data::Clean { content, .. } => *content = None,
+            Data::Spool(spool) if crowded && !spool.mapped => spool.close(),
+            _ => {}
+        }
+    }
+
     /// Forbids writing; `ETXTBSY` while somebody does.
     pub(super) fn deny_writing(&self) -> Result<(), Errno> {
         let less = |writers: i64| (writers <= 0).then_some(writers - 1);
@@ -156,25 +209,28 @@ impl FileBody {
         }
     }
 
-    /// Opens the store's content of a clean file, once.
-    fn open_content(&self) -> Result<(), Errno> {
-        let mut data = write(&self.data);
-        if let Data::Clean { id, content: content @ None, .. } = &mut *data {
-            *content = Some(self.shared.store.open(id).map_err(|error| self.shared.host(error))?);
-        }
-        Ok(())
+    /// Opens what the bytes are read from: the store's content of a clean file, or the spool.
+    fn open_source(&self, data: &mut Data) -> Result<(), Errno> {
+        let opened = match data {
+            Data::Clean { id, content: content @ None, size } if *size > 0 => {
+                self.shared.store.open(id).map(|opened| *content = Some(opened))
+            }
+            Data::Spool(spool) => spool.reopen(&self.shared),
+            _ => Ok(()),
+        };
+        opened.map_err(|error| self.shared.host(error))
     }
 
     pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
-        loop {
+        {
             let data = read(&self.data);
-            if matches!(&*data, Data::Clean { content: None, size, .. } if *size > 0) {
-                drop(data);
-                self.open_content()?;
-                continue;
+            if data.is_open() {
+                return self.read_data(&data, offset, buffer).map_err(|error| self.shared.host(error));
             }
-            return self.read_data(&data, offset, buffer).map_err(|error| self.shared.host(error));
         }
+        let mut data = write(&self.data);
+        self.open_source(&mut data)?;
+        self.read_data(&data, offset, buffer).map_err(|error| self.shared.host(error))
     }
 
     fn read_data(&self, data: &Data, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -190,7 +246,7 @@ impl FileBody {
             // `wanted > 0` means that `offset` lies inside, so it fits.
             Data::Memory(bytes) => buffer.copy_from_slice(&bytes[offset as usize..][..wanted]),
             Data::Parked { offset: start, .. } => self.shared.read_parked(start + offset, buffer)?,
-            Data::Spool(spool) => spool.file.file.read_exact_at(buffer, offset)?,
+            Data::Spool(spool) => spool.open()?.read_exact_at(buffer, offset)?,
         }
         Ok(wanted)
     }
@@ -253,14 +309,10 @@ impl FileBody {
         let keep = keep.min(data.size());
         let small = keep.max(size) <= SMALL_FILE;
         match data {
-            Data::Spool(_) => return Ok(()),
+            Data::Spool(_) => return self.open_source(data),
             Data::Memory(_) if small => return Ok(()),
+            _ if keep > 0 => self.open_source(data)?,
             _ => {}
-        }
-        if let Data::Clean { content: content @ None, id, .. } = data
-            && keep > 0
-        {
-            *content = Some(self.shared.store.open(id).map_err(|error| self.shared.host(error))?);
         }
         let fresh = if small {
             self.copy_to_memory(data, keep)?
@@ -296,9 +348,10 @@ impl FileBody {
         extents.insert(0, keep);
         self.budget.charge(extents.total())?;
         let fill = || -> io::Result<Spool> {
-            let file = self.shared.store.spool()?;
+            let SpoolFile { file, owner } = self.shared.store.spool()?;
             let mut spool = Spool {
-                file,
+                file: Some(OpenSpool::new(file, &self.shared)),
+                owner,
                 length: 0,
                 extents: Extents::default(),
                 hasher: Some((Box::default(), 0)),
@@ -309,7 +362,7 @@ impl FileBody {
                     content: Some(Content { backing: Backing::File { file, offset }, .. }),
                     ..
                 } if keep > 0 => {
-                    copy_range(file, *offset, &spool.file.file, 0, keep)?;
+                    copy_range(file, *offset, spool.open()?, 0, keep)?;
                     spool.hasher = None;
                     spool.length = keep;
                     spool.extents = extents.clone();
@@ -432,21 +485,20 @@ impl FileBody {
 
     /// Clean contents that lie page-aligned in a host file.
     pub(super) fn mapping(&self) -> Result<Option<Mapping>, Errno> {
-        loop {
-            let data = read(&self.data);
-            let Data::Clean { content, size, .. } = &*data else { return Ok(None) };
-            match content {
-                None if *size == 0 => return Ok(None),
-                None => {
-                    drop(data);
-                    self.open_content()?;
-                }
-                Some(Content { backing: Backing::File { file, offset }, length }) if offset % PAGE == 0 => {
-                    let (file, offset, length) = (Arc::clone(file), *offset, *length);
-                    return Ok(Some(Mapping { file, offset, length, generation: self.generation() }));
-                }
-                Some(_) => return Ok(None),
+        let mut data = write(&self.data);
+        if !matches!(&*data, Data::Clean { .. }) {
+            return Ok(None);
+        }
+        self.open_source(&mut data)?;
+        match &*data {
+            Data::Clean {
+                content: Some(Content { backing: Backing::File { file, offset }, length }),
+                ..
+            } if offset % PAGE == 0 => {
+                let (file, offset, length) = (Arc::clone(file), *offset, *length);
+                Ok(Some(Mapping { file, offset, length, generation: self.generation() }))
             }
+            _ => Ok(None),
         }
     }
 
@@ -462,7 +514,8 @@ impl FileBody {
             spool.mapped = true;
             spool.hasher = None;
         }
-        let (file, length) = (Arc::clone(&spool.file.file), spool.length);
+        let file = spool.file.as_ref().map(|open| Arc::clone(&open.file)).ok_or(Errno::IO)?;
+        let length = spool.length;
         Ok(Mapping { file, offset: 0, length, generation: self.generation() })
     }
 
@@ -520,11 +573,14 @@ impl FileBody {
                 Packed { id: pack.add_bytes(&bytes)?, size: bytes.len() as u64 }
             }
             Data::Spool(spool) => {
+                spool.reopen(&self.shared)?;
                 let (id, size) = (spool.content_id()?, spool.length);
-                let file = SpoolFile { file: Arc::clone(&spool.file.file), owner: spool.file.owner.take() };
+                let open = spool.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+                let file = SpoolFile { file: Arc::clone(&open.file), owner: spool.owner.take() };
                 // Cut or padded so that what is adopted is exactly the file.
                 file.file.set_len(size)?;
                 pack.adopt(file, id, size)?;
+                spool.file = None;
                 Packed { id, size }
             }
         };
@@ -547,8 +603,27 @@ pub(super) struct Packed {
 }
 
 impl Spool {
+    fn open(&self) -> io::Result<&File> {
+        self.file.as_ref().map(|open| &*open.file).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn reopen(&mut self, shared: &Arc<Shared>) -> io::Result<()> {
+        if self.file.is_none() {
+            let file = self.owner.as_ref().ok_or(io::ErrorKind::NotFound)?.reopen()?;
+            self.file = Some(OpenSpool::new(Arc::new(file), shared));
+        }
+        Ok(())
+    }
+
+    /// Closes the host's file, if it can be opened again.
+    fn close(&mut self) {
+        if self.owner.as_ref().is_some_and(|owner| owner.can_reopen()) {
+            self.file = None;
+        }
+    }
+
     fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.file.write_all_at(bytes, offset)?;
+        self.open()?.write_all_at(bytes, offset)?;
         let end = offset + bytes.len() as u64;
         self.extents.insert(offset, end);
         self.length = self.length.max(end);
@@ -564,7 +639,7 @@ impl Spool {
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
-        self.file.file.set_len(length)?;
+        self.open()?.set_len(length)?;
         self.extents.remove(length, u64::MAX);
         self.length = length;
         if self.hasher.as_ref().is_some_and(|(_, hashed)| *hashed > length) {
@@ -577,12 +652,12 @@ impl Spool {
     fn zero(&mut self, start: u64, end: u64) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if fallocate(&self.file.file, punch, start, end - start).is_err() {
+        if fallocate(self.open()?, punch, start, end - start).is_err() {
             let zeros = vec![0; COPY_UNIT];
             let mut offset = start;
             while offset < end {
                 let unit = ((end - offset) as usize).min(zeros.len());
-                self.file.file.write_all_at(&zeros[..unit], offset)?;
+                self.open()?.write_all_at(&zeros[..unit], offset)?;
                 offset += unit as u64;
             }
         }
@@ -601,7 +676,7 @@ impl Spool {
         let mut unit = vec![0; COPY_UNIT];
         while offset < self.length {
             let wanted = unit.len().min(usize::try_from(self.length - offset).unwrap_or(usize::MAX));
-            self.file.file.read_exact_at(&mut unit[..wanted], offset)?;
+            self.open()?.read_exact_at(&mut unit[..wanted], offset)?;
             hasher.update(&unit[..wanted]);
             offset += wanted as u64;
         }

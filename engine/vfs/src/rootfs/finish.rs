@@ -71,10 +71,10 @@ fn written_files(root: &Arc<Dentry>) -> Vec<Arc<Inode>> {
                 let names = directory.contents().names.into_iter().rev();
                 pending.extend(names.filter_map(|(_, child)| child));
             }
-            Body::File(file) if !dentry.placeholder && file.stored().is_none() => {
-                if seen.insert(dentry.inode.number) {
-                    written.push(Arc::clone(&dentry.inode));
-                }
+            Body::File(file)
+                if !dentry.placeholder && file.stored().is_none() && seen.insert(dentry.inode.number) =>
+            {
+                written.push(Arc::clone(&dentry.inode));
             }
             _ => {}
         }

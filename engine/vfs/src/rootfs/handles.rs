@@ -29,10 +29,11 @@ struct OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        if self.flags.writes()
-            && let Body::File(file) = &self.position.inode().body
-        {
-            file.stop_writing();
+        if let Body::File(file) = &self.position.inode().body {
+            if self.flags.writes() {
+                file.stop_writing();
+            }
+            file.closed();
         }
     }
 }
@@ -44,10 +45,11 @@ impl FileHandle {
         flags: OpenFlags,
         credentials: &Credentials,
     ) -> Result<Self, Errno> {
-        if flags.writes()
-            && let Body::File(file) = &position.inode().body
-        {
-            file.start_writing()?;
+        if let Body::File(file) = &position.inode().body {
+            if flags.writes() {
+                file.start_writing()?;
+            }
+            file.opened();
         }
         let keeps_bits = credentials.holds(Capabilities::FSETID);
         Ok(Self { inner: Arc::new(OpenFile { position: position.clone(), flags, keeps_bits }) })

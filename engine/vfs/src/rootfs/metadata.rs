@@ -50,12 +50,10 @@ impl Position {
         let credentials = walk.credentials;
         let own = attributes.uid == credentials.uid;
         let may_chown = credentials.holds(Capabilities::CHOWN);
-        if uid.is_some_and(|uid| !may_chown && !(own && uid == attributes.uid)) {
-            return Err(Errno::PERM);
-        }
-        if gid
-            .is_some_and(|gid| !may_chown && !(own && (credentials.is_member(gid) || gid == attributes.gid)))
-        {
+        let may_give = |uid: u32| may_chown || (own && uid == attributes.uid);
+        let may_regroup =
+            |gid: u32| may_chown || (own && (credentials.is_member(gid) || gid == attributes.gid));
+        if !uid.is_none_or(may_give) || !gid.is_none_or(may_regroup) {
             return Err(Errno::PERM);
         }
         if !self.inode().is_directory() {

@@ -102,7 +102,7 @@ impl RootFs {
         let follow = !flags.intersects(OpenFlags::NOFOLLOW | OpenFlags::EXCL);
         let mut walker = Walker::new(self, walk, base, path)?;
         loop {
-            let last = walker.to_last()?;
+            let last = walker.walk_to_last()?;
             let Last::Name { name, slash } = &last else {
                 walker.finish_last(&last, Follow::Yes)?;
                 break;

@@ -23,6 +23,8 @@ pub(super) struct Shared {
     pub(super) inodes: AtomicU64,
     /// Bytes in memory files.
     pub(super) memory: AtomicU64,
+    /// Spool files that are open on the host.
+    pub(super) open_spools: AtomicU64,
     host_error: Mutex<Option<io::Error>>,
     parking: Mutex<Parking>,
 }
@@ -44,6 +46,7 @@ impl Shared {
             next_inode: AtomicU64::new(2),
             inodes: AtomicU64::new(0),
             memory: AtomicU64::new(0),
+            open_spools: AtomicU64::new(0),
             host_error: Mutex::new(None),
             parking: Mutex::default(),
         }

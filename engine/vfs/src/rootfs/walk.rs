@@ -59,7 +59,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Walks up to the last name: `current` is the directory it is looked for in, searchable.
-    pub(super) fn to_last(&mut self) -> Result<Last, Errno> {
+    pub(super) fn walk_to_last(&mut self) -> Result<Last, Errno> {
         loop {
             while self.rest.get(self.offset) == Some(&b'/') {
                 self.offset += 1;
@@ -102,7 +102,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Goes to a child, over mounts, and follows it if it is a link and `follow` says so. Tells whether the walk
-    /// goes on with the link's path (call [`to_last`](Self::to_last) again).
+    /// goes on with the link's path (call [`walk_to_last`](Self::walk_to_last) again).
     pub(super) fn enter(&mut self, child: Arc<Dentry>, follow: bool) -> Result<bool, Errno> {
         let child = self.fs.covered(self.current.in_mount(child));
         if !follow || child.kind() != FileKind::Symlink {
@@ -144,7 +144,7 @@ impl<'a> Walker<'a> {
         Ok(false)
     }
 
-    /// Looks up what [`to_last`](Self::to_last) gave. `false` when a link put more path before the walk.
+    /// Looks up what [`walk_to_last`](Self::walk_to_last) gave. `false` when a link put more path before the walk.
     pub(super) fn finish_last(&mut self, last: &Last, follow: Follow) -> Result<bool, Errno> {
         match last {
             Last::Root | Last::Dot => {}
@@ -174,7 +174,7 @@ impl RootFs {
     ) -> Result<Position, Errno> {
         let mut walker = Walker::new(self, walk, base, path)?;
         loop {
-            let last = walker.to_last()?;
+            let last = walker.walk_to_last()?;
             if walker.finish_last(&last, follow)? {
                 return Ok(walker.current);
             }
@@ -189,7 +189,7 @@ impl RootFs {
         path: &[u8],
     ) -> Result<(Position, Last), Errno> {
         let mut walker = Walker::new(self, walk, base, path)?;
-        let last = walker.to_last()?;
+        let last = walker.walk_to_last()?;
         Ok((walker.current, last))
     }
 
