@@ -21,11 +21,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use cooper_vfs::{Errno, FileHandle, Position, WriteDenial};
 use cooper_x86::code::{CodeId, CodeMap, CodeRange, CodeSource};
-use cooper_x86::memory::{Access, GUEST_SIZE, GuestMemory, PAGE_SIZE, Protection, Sharing};
+use cooper_x86::memory::{Access, GUEST_SIZE, GuestMemory, PAGE_SIZE, Sharing};
 
 use crate::task::Task;
 use crate::wait::lock;
-use area::{Area, Areas, Backing, FilePages, MappedFile, page_down, page_up};
+use area::{Area, Areas, Backing, FilePages, page_down, page_up};
 
 pub use access::Plain;
 pub use area::{Rights, SharedMemory};
@@ -268,12 +268,14 @@ impl AddressSpace {
                 _ => FaultCause::BeyondFile,
             };
         }
-        let in_file = matches!(area.backing, Backing::File { .. } | Backing::Memory { .. });
+        if matches!(area.backing, Backing::File { .. } | Backing::Memory { .. }) {
+            // The host took the page away on a SIGBUS of its own: the host file is shorter than the mapping.
+            return FaultCause::BeyondFile;
+        }
         let page = page_down(address);
         match self.memory.protect(page, PAGE_SIZE, area.rights.host()) {
-            Ok(()) if !in_file => FaultCause::Retry,
-            // The host took the page away on a SIGBUS of its own: the file is shorter than it says.
-            _ => FaultCause::BeyondFile,
+            Ok(()) => FaultCause::Retry,
+            Err(_) => FaultCause::NoRight,
         }
     }
 

@@ -32,6 +32,7 @@ pub(crate) const ENTRIES: &[Entry] = &[
     full(112, "setsid", setsid),
     full(121, "getpgid", getpgid),
     full(124, "getsid", getsid),
+    full(95, "umask", |cx, [mask, ..]| Ok(cx.fs().set_umask(mask as u32).into())),
     partial(97, "getrlimit", getrlimit, "see prlimit64"),
     partial(98, "getrusage", getrusage, "processor time and peak memory; other figures are 0; time counts as user time"),
     full(100, "times", times),

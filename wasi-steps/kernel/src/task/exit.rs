@@ -96,7 +96,14 @@ pub(crate) fn leave(task: &Arc<Task>, space: Arc<AddressSpace>, own: ExitStatus)
     if last {
         end_process(&kernel, &process, status);
     }
-    lock(&kernel.table).tasks.remove(&task.tid());
+    {
+        // A thread that executes a program may have taken over the number already.
+        let mut table = lock(&kernel.table);
+        let tid = task.tid();
+        if table.tasks.get(&tid).is_some_and(|entry| Arc::ptr_eq(entry, task)) {
+            table.tasks.remove(&tid);
+        }
+    }
     process.state_changed.wake_all();
     kernel.task_left.notify_all();
 }

@@ -81,7 +81,7 @@ impl Heard {
 /// `ECHILD` when there is no child that could.
 pub(crate) fn wait(cx: &Cx<'_>, which: Which, options: WaitOptions) -> Result<Option<Heard>, SysError> {
     let process = cx.process();
-    let mut attempt = || look(cx, process, which, options).transpose();
+    let attempt = || look(cx, process, which, options).transpose();
     if options.contains(WaitOptions::NOHANG) {
         return Ok(attempt().transpose()?);
     }
@@ -123,7 +123,8 @@ fn look(cx: &Cx<'_>, process: &Arc<Process>, which: Which, options: WaitOptions)
 fn hear(table: &mut Table, pid: u32, options: WaitOptions) -> Option<Heard> {
     let keep = options.contains(WaitOptions::NOWAIT);
     let node = table.processes.get_mut(&pid)?;
-    let (times, cpu) = (*lock(&node.process.times), node.process.cpu_time());
+    let cpu = node.process.cpu_time();
+    let times = *lock(&node.process.times);
     let heard = |what| Heard { pid, uid: node.uid, what, times, cpu };
     if let Some(status) = node.zombie {
         if !options.contains(WaitOptions::EXITED) {
