@@ -1,1 +1,46 @@
-//! placeholder
+//! Linux processes over the virtual file system.
+//!
+//! A small Linux: process ids, thread groups, credentials, memory maps, descriptors, pipes, sockets, futexes, timers
+//! and signals for guest programs whose machine code somebody else runs. That somebody is an [`Executor`]: it takes
+//! registers and an [`AddressSpace`](memory::AddressSpace) and comes back when the guest makes a system call or
+//! faults. The crate knows nothing of how code is run, and no guest path ever becomes a host path here.
+//!
+//! A [`Kernel`] is one step. Its guest threads are host threads, one each, all in this host process. The kernel's
+//! tables are the truth about processes; the virtual file system is the truth about files; the list of virtual
+//! memory areas is the truth about memory, and the host's page tables only mirror it.
+//!
+//! What must hold: every blocking call goes through [`wait`], so that a signal or the end of the step ends it; no
+//! guest can make a host thread panic, run for ever inside the kernel or touch memory outside its reservation; every
+//! system call is in the table of [`syscalls`], with the level of its support. Locks are taken in this order, and none is held while waiting or
+//! while touching guest memory, unless the list says so:
+//!
+//!   - the process table (`task::table`)
+//!   - a process (its signals, limits, timers)
+//!   - a task (its pending signals, pointers to shared parts)
+//!   - the areas of an address space (held while the host's maps follow)
+//!   - futex buckets (held while the futex word is compared)
+//!   - a descriptor table, then a description's offset, then an object's state
+//!   - the virtual file system's own
+//!   - wait queues, then a sleeper
+
+mod cx;
+mod devices;
+mod exec;
+mod files;
+mod futex;
+mod kernel;
+mod locks;
+pub mod memory;
+mod proc;
+mod signal;
+mod sockets;
+pub mod syscalls;
+mod task;
+mod time;
+mod wait;
+
+pub use kernel::{
+    Executor, ExecutorFactory, Identity, InitCommand, Kernel, KernelConfig, KernelLimits, LimitKind, Report, StepIo,
+};
+pub use sockets::network::NetworkPolicy;
+pub use task::{Credentials, ExitStatus};

@@ -1,0 +1,212 @@
+//! The loop of a guest thread: run guest code, serve what it asks for, look at signals.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use cooper_vfs::Errno;
+use cooper_x86::interpreter::Exit;
+use cooper_x86::memory::{Access, Fault};
+use cooper_x86::state::{CpuState, register};
+
+use super::process::ExitStatus;
+use super::{Task, exit};
+use crate::cx::Cx;
+use crate::kernel::Executor;
+use crate::memory::{AddressSpace, FaultCause};
+use crate::signal::deliver::{Interrupted, Next, attend};
+use crate::signal::pending::code;
+use crate::signal::{Detail, SignalInfo, send, signal};
+use crate::syscalls::{self, SysError};
+use crate::wait::lock;
+
+/// Stack of a host thread that runs a guest thread. Neither interpreter nor handlers recurse with the guest.
+const HOST_STACK: usize = 1 << 20;
+/// How often in a row one address may fault although its area allows the access.
+const MAX_RETRIES: u32 = 8;
+
+struct Thread {
+    task: Arc<Task>,
+    cpu: CpuState,
+    space: Arc<AddressSpace>,
+    executor: Box<dyn Executor>,
+    instructions: u64,
+    last_fault: (u64, u32),
+}
+
+/// Starts the host thread of a task that is in all lists already. `EAGAIN` when the host has no thread.
+pub(crate) fn start(task: Arc<Task>, cpu: CpuState, space: Arc<AddressSpace>) -> Result<(), Errno> {
+    let executor = task.kernel().executors.executor();
+    space.join(&task);
+    let thread = Thread { task, cpu, space, executor, instructions: 0, last_fault: (0, 0) };
+    let builder = std::thread::Builder::new().name("guest".to_owned()).stack_size(HOST_STACK);
+    builder.spawn(move || thread.run()).map(|_| ()).map_err(|_| Errno::AGAIN)
+}
+
+impl Thread {
+    fn run(mut self) {
+        // A panic is our bug; the guest thread ends with it instead of staying in the tables for ever.
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run_until_end()));
+        if caught.is_err() {
+            self.task.kernel().hint("internal error: a kernel thread panicked".to_owned());
+            self.task.process().begin_exit(ExitStatus::Signal(signal::KILL as u8));
+        }
+        self.account();
+        let status = self.task.own_exit_status();
+        exit::leave(&self.task, self.space, status);
+    }
+
+    fn run_until_end(&mut self) {
+        loop {
+            let interrupted = match self.executor.run(&mut self.cpu, &self.space, &self.task.stop) {
+                Exit::Syscall => self.system_call(),
+                Exit::Stopped => None,
+                other => {
+                    self.trap(other);
+                    None
+                }
+            };
+            if self.task.stop.load(Ordering::SeqCst) == 0 && interrupted.is_none() {
+                continue;
+            }
+            self.account();
+            if attend(&self.task, &mut self.cpu, &self.space, interrupted) == Next::End {
+                return;
+            }
+        }
+    }
+
+    /// Notes processor time and instructions.
+    fn account(&mut self) {
+        self.task.note_cpu_time();
+        let now = self.executor.instructions();
+        let new = now.saturating_sub(std::mem::replace(&mut self.instructions, now));
+        self.task.kernel().instructions.fetch_add(new, Ordering::Relaxed);
+    }
+
+    fn system_call(&mut self) -> Option<Interrupted> {
+        let gpr = &self.cpu.gpr;
+        let number = gpr[register::RAX];
+        let arguments = [
+            gpr[register::RDI],
+            gpr[register::RSI],
+            gpr[register::RDX],
+            gpr[register::R10],
+            gpr[register::R8],
+            gpr[register::R9],
+        ];
+        let entry = syscalls::entry(number);
+        let result = match entry {
+            Some(entry) => {
+                let mut cx = Cx::new(&self.task, &mut self.cpu, &mut self.space, number);
+                (entry.handler)(&mut cx, arguments)
+            }
+            None => {
+                self.task.kernel().count_unimplemented(&format!("#{number}"));
+                Err(Errno::NOSYS.into())
+            }
+        };
+        tracing::trace!(
+            tid = self.task.tid(),
+            name = entry.map_or("?", |entry| entry.name),
+            arguments = format_args!("{arguments:x?}"),
+            result = format_args!("{result:x?}"),
+            "syscall"
+        );
+        self.finish(number, result)
+    }
+
+    fn finish(&mut self, number: u64, result: Result<u64, SysError>) -> Option<Interrupted> {
+        let value = match result {
+            Ok(value) => value,
+            Err(SysError::Errno(errno)) => -i64::from(errno.raw_os_error()) as u64,
+            Err(SysError::NoReturn) => {
+                self.task.forget_deadline();
+                return None;
+            }
+            Err(how @ (SysError::Restart | SysError::RestartNoHandler)) => {
+                // Until a handler is known to run, the registers are those of the call.
+                return Some(Interrupted { number, how });
+            }
+        };
+        self.task.forget_deadline();
+        self.task.restore_mask();
+        self.cpu.gpr[register::RAX] = value;
+        None
+    }
+
+    /// Turns a fault of guest code into a signal.
+    fn trap(&mut self, exit: Exit) {
+        let rip = self.cpu.rip;
+        let info = |number: u32, code: i32, address: u64, trap: u32, error: u64| SignalInfo {
+            number,
+            errno: 0,
+            code,
+            detail: Detail::Fault { address, trap, error },
+        };
+        let info = match exit {
+            Exit::Syscall | Exit::Stopped => return,
+            Exit::Fault(fault) => match self.fault(fault) {
+                Some(info) => info,
+                None => return,
+            },
+            Exit::Illegal => {
+                self.task.kernel().hint(self.illegal_hint());
+                info(signal::ILL, code::ILLEGAL_OPERAND, rip, 6, 0)
+            }
+            Exit::DivideError => info(signal::FPE, code::INTEGER_DIVIDE, rip, 0, 0),
+            Exit::Breakpoint => SignalInfo::kernel(signal::TRAP),
+            Exit::Step => info(signal::TRAP, code::TRACE, rip, 1, 0),
+            Exit::GeneralProtection => SignalInfo {
+                detail: Detail::Fault { address: 0, trap: 13, error: 0 },
+                ..SignalInfo::kernel(signal::SEGV)
+            },
+            Exit::FloatingPoint => info(signal::FPE, code::FLOAT_INVALID, rip, 19, 0),
+        };
+        tracing::trace!(tid = self.task.tid(), rip = format_args!("{rip:#x}"), signal = ?info, "trap");
+        send::force(&self.task, info);
+    }
+
+    fn illegal_hint(&self) -> String {
+        let mut bytes = [0; 15];
+        let count = self.space.read_some(self.cpu.rip, &mut bytes).unwrap_or(0);
+        let name = self.task.name();
+        let name = String::from_utf8_lossy(&name);
+        format!("`{name}` ran an instruction that is undefined or not supported: {:02x?}", &bytes[..count])
+    }
+
+    fn fault(&mut self, fault: Fault) -> Option<SignalInfo> {
+        let Fault { address, access } = fault;
+        let (number, code) = match self.space.fault_cause(address, access) {
+            FaultCause::Retry => {
+                let (last, count) = self.last_fault;
+                self.last_fault = (address, if last == address { count + 1 } else { 0 });
+                if self.last_fault.1 < MAX_RETRIES {
+                    return None;
+                }
+                (signal::SEGV, code::ACCESS_ERROR)
+            }
+            FaultCause::NoArea => (signal::SEGV, code::MAP_ERROR),
+            FaultCause::NoRight => (signal::SEGV, code::ACCESS_ERROR),
+            FaultCause::BeyondFile => (signal::BUS, code::BUS_ADDRESS),
+        };
+        let present = u64::from(code == code::ACCESS_ERROR && number == signal::SEGV);
+        let error = 4 | present
+            | match access {
+                Access::Read => 0,
+                Access::Write => 2,
+                Access::Execute => 16,
+            };
+        Some(SignalInfo { number, errno: 0, code, detail: Detail::Fault { address, trap: 14, error } })
+    }
+}
+
+/// Ends the whole process with a code (`exit_group`).
+pub(crate) fn exit_group(task: &Task, code: u8) {
+    task.process().begin_exit(ExitStatus::Code(code));
+}
+
+/// Ends this thread (`exit`).
+pub(crate) fn exit_thread(task: &Task, code: u8) {
+    *lock(&task.exit_code) = code;
+    task.kill();
+}
