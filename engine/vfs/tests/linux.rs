@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cooper_vfs::*;
 use proptest::prelude::*;
@@ -294,13 +295,20 @@ fn is_regular(file: &OwnedFd) -> bool {
     host::FileType::from_raw_mode(host::fstat(file).unwrap().st_mode) == host::FileType::RegularFile
 }
 
+/// Whether the host counts the names of directories; btrfs and overlayfs do not.
+static DIRECTORIES_COUNT: AtomicBool = AtomicBool::new(true);
+
+fn compared_links(is_directory: bool, links: u64) -> u64 {
+    if is_directory && !DIRECTORIES_COUNT.load(Ordering::Relaxed) { 0 } else { links }
+}
+
 fn attributes_of_host(stat: &host::Stat) -> Answer {
     let is_directory = stat.st_mode & 0o170_000 == 0o040_000;
     Answer::Attributes {
         mode: stat.st_mode,
         uid: stat.st_uid,
         gid: stat.st_gid,
-        links: stat.st_nlink,
+        links: compared_links(is_directory, stat.st_nlink),
         size: if is_directory { 0 } else { stat.st_size as u64 },
         rdev: stat.st_rdev,
     }
@@ -470,7 +478,7 @@ fn attributes(stat: &Stat) -> Answer {
         mode: stat.mode,
         uid: stat.uid,
         gid: stat.gid,
-        links: stat.links,
+        links: compared_links(is_directory, stat.links),
         size: if is_directory { 0 } else { stat.size },
         rdev: stat.rdev,
     }
@@ -673,6 +681,34 @@ fn who(is_root: bool) -> impl Strategy<Value = Who> {
     prop_oneof![2 => Just(Who::Root), 1 => Just(others(Who::Alice)), 1 => Just(others(Who::Bob))]
 }
 
+/// Whether the host's file system zeroes ranges; tmpfs does not.
+static ZERO_RANGE: AtomicBool = AtomicBool::new(true);
+/// Whether the host's file system has `user.` attributes; an old tmpfs does not.
+static USER_XATTRS: AtomicBool = AtomicBool::new(true);
+
+/// Finds out what the host's file system lacks.
+fn probe(place: &std::path::Path) {
+    let file = std::fs::File::create(place.join("probe")).unwrap();
+    host::ftruncate(&file, 4096).unwrap();
+    let zero = host::fallocate(&file, host::FallocateFlags::ZERO_RANGE, 0, 4096);
+    ZERO_RANGE.store(zero != Err(Errno::OPNOTSUPP), Ordering::Relaxed);
+    let xattr = host::fsetxattr(&file, "user.probe", b"1", host::XattrFlags::empty());
+    USER_XATTRS.store(xattr != Err(Errno::OPNOTSUPP), Ordering::Relaxed);
+    let links = host::stat(place).unwrap().st_nlink;
+    DIRECTORIES_COUNT.store(links > 1, Ordering::Relaxed);
+}
+
+/// Tells whether the host's file system offers what a call needs.
+fn offered(call: &Call) -> bool {
+    match call {
+        Call::Fallocate(_, mode, ..) if mode & 0x10 != 0 => ZERO_RANGE.load(Ordering::Relaxed),
+        Call::SetXattr(..) | Call::GetXattr(..) | Call::RemoveXattr(..) | Call::ListXattr(_) => {
+            USER_XATTRS.load(Ordering::Relaxed)
+        }
+        _ => true,
+    }
+}
+
 /// Several steps, each over the tree that the one before it left.
 type Steps = Vec<Vec<(Who, Call)>>;
 
@@ -693,6 +729,9 @@ fn check(steps: &Steps, is_root: bool) -> Result<(), TestCaseError> {
         let mut real = Host { is_root, ..Host::default() };
         let mut ours = Virtual { fs: fs.clone(), open: Default::default(), is_root };
         for (number, (who, call)) in step.iter().enumerate() {
+            if !offered(call) {
+                continue;
+            }
             // The host may protect hard links from other users (`fs.protected_hardlinks`); the vfs does not.
             let who = if matches!(call, Call::Link(..)) { Who::Root } else { *who };
             let owner = match call {
@@ -733,6 +772,7 @@ fn random_calls_answer_as_linux_does() {
         std::env::vars().find(|(name, _)| name == "VFS_CASES").and_then(|(_, value)| value.parse().ok());
     let place = tempfile::tempdir().unwrap();
     let base = host::open(place.path(), host::OFlags::DIRECTORY, host::Mode::empty()).unwrap();
+    probe(place.path());
     let run = move || {
         // SAFETY: this thread gets a root, working directory and umask of its own; nothing it shares is taken back.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS).unwrap() };

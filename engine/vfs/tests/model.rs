@@ -101,7 +101,9 @@ impl Model {
 
     fn is_within(&self, node: usize, ancestor: usize) -> bool {
         node == ancestor
-            || self.names(ancestor).is_some_and(|names| names.values().any(|child| self.is_within(node, *child)))
+            || self
+                .names(ancestor)
+                .is_some_and(|names| names.values().any(|child| self.is_within(node, *child)))
     }
 
     /// Makes a call; `None` when it fails.
@@ -229,9 +231,7 @@ fn make(fs: &RootFs, call: &Call) -> Result<(), Errno> {
             let Opened::File(file) = opened else { return Err(Errno::INVAL) };
             file.write_at(0, &vec![*byte; *length]).map(drop)
         }
-        Call::Symlink(target, path) => {
-            fs.symlink(&walk, target.as_bytes(), &root, path.as_bytes()).map(drop)
-        }
+        Call::Symlink(target, path) => fs.symlink(&walk, target.as_bytes(), &root, path.as_bytes()).map(drop),
         Call::Link(old, new) => fs.link(&walk, &root, old.as_bytes(), Follow::No, &root, new.as_bytes()),
         Call::Unlink(path) => fs.unlink(&walk, &root, path.as_bytes()),
         Call::Rmdir(path) => fs.remove_directory(&walk, &root, path.as_bytes()),
@@ -246,7 +246,10 @@ fn make(fs: &RootFs, call: &Call) -> Result<(), Errno> {
 }
 
 fn call() -> impl Strategy<Value = Call> {
-    let path = || prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4).prop_map(|names| names.join("/"));
+    let path = || {
+        prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4)
+            .prop_map(|names| names.join("/"))
+    };
     prop_oneof![
         4 => path().prop_map(Call::Mkdir),
         4 => (path(), any::<u8>(), prop_oneof![Just(0_usize), Just(3), Just(70_000)])

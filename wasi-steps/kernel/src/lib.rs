@@ -31,6 +31,7 @@ mod futex;
 mod kernel;
 mod locks;
 pub mod memory;
+mod proc;
 mod signal;
 mod sockets;
 pub mod syscalls;

@@ -172,7 +172,7 @@ fn measure(name: &str, kernel: Kernel, end: unsafe extern "C" fn(), count: u64) 
         let before = interpreter.instructions();
         let start = processor_time();
         let exit = interpreter.run(&mut cpu, &memory, &Map, &AtomicU8::new(0));
-        best = best.min((processor_time() - start));
+        best = best.min(processor_time() - start);
         assert_eq!((exit, cpu.rip), (Exit::GeneralProtection, hlt));
         (result, instructions) = (cpu.gpr[RAX], interpreter.instructions() - before);
     }
@@ -182,7 +182,7 @@ fn measure(name: &str, kernel: Kernel, end: unsafe extern "C" fn(), count: u64) 
         let start = processor_time();
         // SAFETY: kernels keep the calling convention and stay within the page.
         let expected = unsafe { kernel(count, page.as_mut_ptr()) };
-        native = native.min((processor_time() - start));
+        native = native.min(processor_time() - start);
         assert!(name == "bytes" || expected == result, "{name}");
     }
     println!(
@@ -192,7 +192,31 @@ fn measure(name: &str, kernel: Kernel, end: unsafe extern "C" fn(), count: u64) 
     );
 }
 
+/// What leaving and entering the interpreter costs, by a program of system calls, and what a new one costs.
+fn measure_entry() {
+    const CALLS: u32 = 1_000_000;
+    let memory = GuestMemory::reserve().expect("address space");
+    memory.map_anonymous(CODE, PAGE_SIZE, Protection::ReadWrite).expect("a page");
+    // syscall; jmp back
+    memory.write(CODE, &[0x0f, 0x05, 0xeb, 0xfc]).expect("mapped");
+    let shared = SharedCode::new();
+    let mut interpreter = Interpreter::new(shared.clone());
+    let mut cpu = CpuState::at_entry(CODE, 0);
+    let start = processor_time();
+    for _ in 0..CALLS {
+        assert_eq!(interpreter.run(&mut cpu, &memory, &Map, &AtomicU8::new(0)), Exit::Syscall);
+    }
+    println!(" entry: {:?} for each system call", (processor_time() - start) / CALLS);
+    let start = processor_time();
+    for _ in 0..1000 {
+        let mut interpreter = Interpreter::new(shared.clone());
+        interpreter.run(&mut cpu, &memory, &Map, &AtomicU8::new(0));
+    }
+    println!("   new: {:?} for each interpreter", (processor_time() - start) / 1000);
+}
+
 fn main() {
+    measure_entry();
     measure("loop", speed_loop, speed_loop_end, 20_000_000);
     measure("hash", speed_hash, speed_hash_end, 2_000_000);
     measure("calls", speed_calls, speed_calls_end, 29);

@@ -137,7 +137,7 @@ impl FileCode {
     /// The block at a file offset.
     pub(crate) fn get(&self, offset: u64) -> Option<BlockPointer> {
         let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
-        blocks.get(&offset).map(|block| BlockPointer::to(block))
+        blocks.get(&offset).map(BlockPointer::to)
     }
 
     /// Adds a block, unless another thread was faster; the block that is there.

@@ -358,7 +358,7 @@ impl Step<'_> {
         let expected = pair(self.m.r[RDX], self.m.r[RAX]);
         let new = pair(self.m.r[RCX], self.m.r[RBX]);
         let old = if size == 8 {
-            if address % 16 != 0 {
+            if !address.is_multiple_of(16) {
                 return Err(Exit::GeneralProtection);
             }
             self.memory.compare_exchange_u128(address, expected, new)?

@@ -68,7 +68,7 @@ macro_rules! push {
 macro_rules! load_wide {
     ($aligned:expr, $m:ident, $op:ident, $memory:ident) => {{
         let address = $op.address($m);
-        if $aligned && address % 16 != 0 {
+        if $aligned && !address.is_multiple_of(16) {
             return leave($m, $op, Exit::GeneralProtection);
         }
         match $memory.try_load::<u128>(address) {
@@ -866,7 +866,7 @@ pub(crate) fn movups_rm<const ALIGNED: bool>(m: &mut Machine, op: &Operation, me
 
 pub(crate) fn movups_mr<const ALIGNED: bool>(m: &mut Machine, op: &Operation, memory: &GuestMemory) -> Next {
     let address = op.address(m);
-    if ALIGNED && address % 16 != 0 {
+    if ALIGNED && !address.is_multiple_of(16) {
         return leave(m, op, Exit::GeneralProtection);
     }
     if memory.try_store(address, m.xmm[usize::from(op.b & 15)]).is_none() {

@@ -202,13 +202,13 @@ pub(crate) fn to_general(mnemonic: Mnemonic, b: u128, wide: bool) -> u64 {
             (Mnemonic::Cvtsd2si, false) => asm!("cvtsd2si {v:e}, {b}", b = in(xmm_reg) b, v = out(reg) value),
             (Mnemonic::Cvtsd2si, true) => asm!("cvtsd2si {v:r}, {b}", b = in(xmm_reg) b, v = out(reg) value),
             (Mnemonic::Cvttss2si, false) => {
-                asm!("cvttss2si {v:e}, {b}", b = in(xmm_reg) b, v = out(reg) value)
+                asm!("cvttss2si {v:e}, {b}", b = in(xmm_reg) b, v = out(reg) value);
             }
             (Mnemonic::Cvttss2si, true) => {
-                asm!("cvttss2si {v:r}, {b}", b = in(xmm_reg) b, v = out(reg) value)
+                asm!("cvttss2si {v:r}, {b}", b = in(xmm_reg) b, v = out(reg) value);
             }
             (Mnemonic::Cvttsd2si, false) => {
-                asm!("cvttsd2si {v:e}, {b}", b = in(xmm_reg) b, v = out(reg) value)
+                asm!("cvttsd2si {v:e}, {b}", b = in(xmm_reg) b, v = out(reg) value);
             }
             _ => asm!("cvttsd2si {v:r}, {b}", b = in(xmm_reg) b, v = out(reg) value),
         }

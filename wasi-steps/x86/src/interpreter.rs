@@ -85,6 +85,7 @@ pub struct Interpreter {
     /// Blocks that belong to this thread alone, by address.
     generated: BlockMap,
     /// Replaced blocks of generated code; pointers to them may still be remembered until all is dropped.
+    #[expect(clippy::vec_box, reason = "pointers to the blocks are remembered, so they must not move")]
     retired: Vec<Box<Block>>,
     /// Changes whenever blocks or files were dropped.
     drops: u64,
@@ -361,7 +362,14 @@ fn run_block(machine: &mut Machine, block: &Block, memory: &GuestMemory, stop: &
             return next;
         }
         match general(machine, block, memory, stop) {
-            None => operation = &block.operations[machine.resume as usize],
+            None => match block.operations.get(machine.resume as usize) {
+                Some(next) => operation = next,
+                None => {
+                    // An instruction that ends blocks went on after all.
+                    machine.target = machine.r[usize::from(BLOCK)].wrapping_add(block.length.into());
+                    return Next::Jump;
+                }
+            },
             Some(next) => return next,
         }
     }

@@ -559,7 +559,7 @@ impl GuestMemory {
 
     /// `lock cmpxchg16b`: as [`compare_exchange`](Self::compare_exchange) for 16 bytes, which must be aligned.
     pub fn compare_exchange_u128(&self, address: u64, expected: u128, new: u128) -> Result<u128, Fault> {
-        if address % 16 != 0 {
+        if !address.is_multiple_of(16) {
             return Err(Fault { address, access: Access::Write });
         }
         self.single(address, Access::Write, |pointer| {
@@ -686,7 +686,7 @@ impl GuestMemory {
     /// The host address of a page-aligned range in the window.
     fn pages(&self, address: u64, length: u64) -> io::Result<*mut libc::c_void> {
         let fits = address.checked_add(length).is_some_and(|end| end <= GUEST_SIZE);
-        if length == 0 || !fits || (address | length) % PAGE_SIZE != 0 {
+        if length == 0 || !fits || !(address | length).is_multiple_of(PAGE_SIZE) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         Ok(self.pointer(address).cast())
@@ -828,10 +828,15 @@ fn check(result: libc::c_int) -> io::Result<()> {
 /// Bases of all live windows, for the SIGBUS handler; zero marks a free slot.
 static RESERVATIONS: [AtomicUsize; MAX_RESERVATIONS] = [const { AtomicUsize::new(0) }; MAX_RESERVATIONS];
 
+/// One more than the highest slot that was ever used, so that the handler looks at few.
+static HIGHEST: AtomicUsize = AtomicUsize::new(0);
+
 fn register(base: usize) -> Option<usize> {
-    RESERVATIONS
+    let slot = RESERVATIONS
         .iter()
-        .position(|slot| slot.compare_exchange(0, base, Ordering::AcqRel, Ordering::Relaxed).is_ok())
+        .position(|slot| slot.compare_exchange(0, base, Ordering::AcqRel, Ordering::Relaxed).is_ok())?;
+    HIGHEST.fetch_max(slot + 1, Ordering::AcqRel);
+    Some(slot)
 }
 
 /// One instruction that may fault and where to go on, as host addresses.
@@ -923,7 +928,7 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context:
 }
 
 fn window_of(address: usize) -> bool {
-    RESERVATIONS.iter().any(|slot| {
+    RESERVATIONS[..HIGHEST.load(Ordering::Acquire)].iter().any(|slot| {
         let base = slot.load(Ordering::Acquire);
         base != 0 && address.wrapping_sub(base) < GUEST_SIZE as usize + GUARD_SIZE
     })
@@ -986,6 +991,7 @@ fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod tests {
     use std::fs::File;
     use std::os::fd::AsFd as _;
@@ -1169,7 +1175,7 @@ mod tests {
         memory.store(BASE + PAGE_SIZE, 1_u8).unwrap();
         memory.store(BASE + 2 * PAGE_SIZE, 1_u8).unwrap();
         if let Some(dirty) = memory.dirty_private_pages(BASE, 4 * PAGE_SIZE) {
-            assert_eq!(dirty, [BASE + PAGE_SIZE..BASE + 3 * PAGE_SIZE]);
+            assert_eq!(dirty, vec![(BASE + PAGE_SIZE)..(BASE + 3 * PAGE_SIZE)]);
         }
         assert_eq!(memory.dirty_private_pages(BASE + 1, PAGE_SIZE), None);
     }

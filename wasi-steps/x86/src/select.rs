@@ -716,9 +716,8 @@ fn choose_arithmetic(i: &Instruction, live: bool) -> Option<Operation> {
             if form != F::RegisterRegister {
                 return None;
             }
-            op.immediate = i32::try_from(i.immediate(2) as i64)
-                .or_else(|_| i32::try_from(i.immediate(2) as u32 as i32))
-                .ok()?;
+            // Encoded in at most 32 bits, whose sign the handler extends.
+            op.immediate = i.immediate(2) as u32 as i32;
             by_flag!(live, |L| by_wide_size!(size, |S| imul_rri::<S, L>))
         }
         M::Imul if i.op_count() == 2 => match pack(i, &mut op)? {

@@ -33,7 +33,7 @@ impl Step<'_> {
     /// The address of a 16-byte operand that must be aligned.
     fn aligned_address(&self) -> Result<u64, Exit> {
         let address = self.address();
-        if address % 16 == 0 { Ok(address) } else { Err(Exit::GeneralProtection) }
+        if address.is_multiple_of(16) { Ok(address) } else { Err(Exit::GeneralProtection) }
     }
 
     fn load_wide<T: Scalar>(&self) -> Result<T, Exit> {

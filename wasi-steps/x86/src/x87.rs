@@ -89,7 +89,7 @@ impl X87 {
 impl Step<'_> {
     fn image_address(&self) -> Result<u64, Exit> {
         let address = self.address();
-        if address % 16 == 0 { Ok(address) } else { Err(Exit::GeneralProtection) }
+        if address.is_multiple_of(16) { Ok(address) } else { Err(Exit::GeneralProtection) }
     }
 
     fn save_image(&mut self) -> Result<(), Exit> {

@@ -8,7 +8,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU8;
 
-use cooper_x86::code::{CodeId, CodeMap, CodeRange, CodeSource, SharedCode};
+use cooper_x86::code::{CodeMap, CodeRange, CodeSource, SharedCode};
 use cooper_x86::interpreter::{Exit, Interpreter};
 use cooper_x86::memory::{GuestMemory, PAGE_SIZE, Protection};
 use cooper_x86::state::{CpuState, FLAGS_INITIAL, MXCSR_INITIAL, flag, register::*};
@@ -108,7 +108,7 @@ struct Map;
 
 impl CodeMap for Map {
     fn code_at(&self, pc: u64) -> Option<CodeRange> {
-        (pc >= CODE && pc < CODE + PAGE_SIZE).then_some(CodeRange {
+        (CODE..CODE + PAGE_SIZE).contains(&pc).then_some(CodeRange {
             start: CODE,
             end: CODE + PAGE_SIZE,
             source: CodeSource::Generated,
@@ -611,7 +611,7 @@ fn random_state(random: &mut Random) -> CpuState {
     state.x87.tag = if random.below(3) == 0 { random.next() as u8 } else { 0xff >> random.below(4) };
     state.x87.status = (random.below(8) as u16) << 11;
     state.x87.control = 0x7f | (random.pick(&[0_u16, 2, 3]) << 8) | (random.below(4) as u16) << 10;
-    state.mxcsr = MXCSR_INITIAL | (random.next() as u32 & 0xe040) * u32::from(random.below(3) == 0);
+    state.mxcsr = MXCSR_INITIAL | if random.below(3) == 0 { random.next() as u32 & 0xe040 } else { 0 };
     state
 }
 

@@ -161,3 +161,110 @@ fn exceptions_are_named() {
     // movaps xmm0, [rsp - 8]
     check(&[0x0f, 0x28, 0x44, 0x24, 0xf8], Exit::GeneralProtection, 0);
 }
+
+#[test]
+fn a_repeated_move_keeps_what_it_did_before_a_fault() {
+    // rep movsb; rep movsq
+    for (code, width) in [(&[0xf3, 0xa4][..], 1), (&[0xf3, 0x48, 0xa5][..], 8)] {
+        let mut guest = Guest::new(code, file());
+        let end = DATA + 2 * PAGE_SIZE;
+        guest.memory.fill(DATA, 7, 4096).expect("mapped");
+        (guest.cpu.gpr[RSI], guest.cpu.gpr[RDI], guest.cpu.gpr[RCX]) = (DATA, end - 24, 100);
+        assert_eq!(guest.run(), Exit::Fault(Fault { address: end, access: Access::Write }));
+        let done = 24 / width;
+        assert_eq!(guest.cpu.gpr[RCX], 100 - done);
+        assert_eq!(guest.cpu.gpr[RDI], end);
+        assert_eq!(guest.cpu.gpr[RSI], DATA + 24);
+        assert_eq!(guest.cpu.rip, CODE);
+        assert_eq!(guest.memory.load::<u8>(end - 1), Ok(7));
+    }
+}
+
+#[test]
+fn an_unmasked_exception_is_raised_before_the_result() {
+    // divsd xmm0, xmm1
+    let mut guest = Guest::new(&[0xf2, 0x0f, 0x5e, 0xc1, 0xf4], file());
+    guest.cpu.xmm[0] = u128::from(1.0_f64.to_bits());
+    guest.cpu.xmm[1] = 0;
+    guest.cpu.mxcsr = 0x1f80 & !(1 << 9);
+    assert_eq!(guest.run(), Exit::FloatingPoint);
+    assert_eq!((guest.cpu.rip, guest.cpu.xmm[0]), (CODE, u128::from(1.0_f64.to_bits())));
+    assert_eq!(guest.cpu.mxcsr & 4, 4);
+    guest.cpu.mxcsr = 0x1f80;
+    assert_eq!(guest.run(), Exit::GeneralProtection);
+    assert_eq!(guest.cpu.xmm[0], u128::from(f64::INFINITY.to_bits()));
+    assert_eq!(guest.cpu.mxcsr, 0x1f84);
+}
+
+#[test]
+fn the_rounding_mode_is_the_guests_and_only_there() {
+    // ldmxcsr [rsi]; addsd xmm0, xmm1; stmxcsr [rsi]; hlt
+    let code = [0x0f, 0xae, 0x16, 0xf2, 0x0f, 0x58, 0xc1, 0x0f, 0xae, 0x1e, 0xf4];
+    let tiny = 1e-30_f64;
+    for (mode, expected) in [(0, 1.0), (2 << 13, 1.0 + f64::EPSILON)] {
+        let mut guest = Guest::new(&code, file());
+        guest.cpu.gpr[RSI] = DATA;
+        guest.memory.store(DATA, 0x1f80_u32 | mode).expect("mapped");
+        guest.cpu.xmm[0] = u128::from(1.0_f64.to_bits());
+        guest.cpu.xmm[1] = u128::from(tiny.to_bits());
+        assert_eq!(guest.run(), Exit::GeneralProtection);
+        assert_eq!(f64::from_bits(guest.cpu.xmm[0] as u64), expected);
+        assert_eq!(guest.memory.load::<u32>(DATA), Ok(0x1f80 | mode | 0x20));
+        assert_eq!(std::hint::black_box(1.0) + std::hint::black_box(tiny), 1.0);
+    }
+}
+
+#[test]
+fn an_unmasked_x87_exception_waits_for_the_next_instruction() {
+    // fldcw [rsi]; fld1; fldz; fdivp; nop; fwait; hlt
+    let code = [0xd9, 0x2e, 0xd9, 0xe8, 0xd9, 0xee, 0xde, 0xf9, 0x90, 0x9b, 0xf4];
+    let mut guest = Guest::new(&code, file());
+    guest.cpu.gpr[RSI] = DATA;
+    guest.memory.store(DATA, 0x037b_u16).expect("mapped");
+    assert_eq!(guest.run(), Exit::FloatingPoint);
+    assert_eq!(guest.cpu.rip, CODE + 9);
+    assert_eq!(guest.cpu.x87.status & 0x84, 0x84);
+}
+
+#[test]
+fn the_processor_is_x86_64_v2_and_nothing_more() {
+    // cpuid; hlt
+    let ask = |leaf: u64| {
+        let mut guest = Guest::new(&[0x0f, 0xa2, 0xf4], file());
+        (guest.cpu.gpr[RAX], guest.cpu.gpr[RCX]) = (leaf, 0);
+        assert_eq!(guest.run(), Exit::GeneralProtection);
+        [RAX, RBX, RCX, RDX].map(|register| guest.cpu.gpr[register] as u32)
+    };
+    let [_, b, c, d] = ask(0);
+    assert_eq!([b, d, c].map(u32::to_le_bytes).concat(), b"GenuineIntel");
+    let [_, _, c, d] = ask(1);
+    // SSE3, SSSE3, CMPXCHG16B, SSE4.1, SSE4.2, POPCNT; no AVX, XSAVE, RDRAND, MOVBE, AES, PCLMULQDQ.
+    assert_eq!(c, 1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 23);
+    assert_eq!(d & (1 << 26), 1 << 26);
+    assert_eq!(ask(7), [0; 4]);
+    assert_eq!(ask(0x8000_0001)[2] & 1, 1);
+}
+
+#[test]
+fn locked_additions_of_several_threads_are_not_lost() {
+    // loop: lock inc qword [rsi]; lock xadd [rsi+8], rdx; dec ecx; jne loop; syscall
+    let code = [
+        0xf0, 0x48, 0xff, 0x06, 0xba, 1, 0, 0, 0, 0xf0, 0x48, 0x0f, 0xc1, 0x56, 0x08, 0xff, 0xc9, 0x75, 0xed,
+        0x0f, 0x05,
+    ];
+    let guest = Guest::new(&code, file());
+    let shared = SharedCode::new();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut cpu = guest.cpu.clone();
+                (cpu.gpr[RSI], cpu.gpr[RCX]) = (DATA, 5_000);
+                let mut interpreter = Interpreter::new(shared.clone());
+                let exit = interpreter.run(&mut cpu, &guest.memory, &guest.map, &AtomicU8::new(0));
+                assert_eq!(exit, Exit::Syscall);
+            });
+        }
+    });
+    assert_eq!(guest.memory.load::<u64>(DATA), Ok(15_000));
+    assert_eq!(guest.memory.load::<u64>(DATA + 8), Ok(15_000));
+}

@@ -8,11 +8,11 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
-use super::StepChanges;
 use super::directory::{Dentry, DirectoryBody};
-use super::inode::{Body, Inode};
+use super::inode::Body;
 use super::mount::{Filesystem, FilesystemKind};
 use super::sync::lock;
+use super::{StepChanges, path_in_filesystem};
 use crate::path;
 use crate::tree::assemble::{Forest, Listing, Part, assemble};
 use crate::tree::diff::diff;
@@ -48,10 +48,14 @@ fn pack_contents(filesystem: &Filesystem) -> io::Result<()> {
     }
     let mut pack = filesystem.shared.store.pack()?;
     let mut packed = Vec::with_capacity(written.len());
-    for inode in &written {
-        if let Body::File(file) = &inode.body
-            && let Some(done) = file.pack(&mut *pack)?
-        {
+    for dentry in &written {
+        let Body::File(file) = &dentry.inode.body else { continue };
+        let (size, limit) = (file.size(), filesystem.shared.limits.spool_bytes);
+        if size > limit {
+            let path = String::from_utf8_lossy(&path_in_filesystem(dentry)).into_owned();
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, TooLarge { path, size, limit }));
+        }
+        if let Some(done) = file.pack(&mut *pack)? {
             packed.push((file, done));
         }
     }
@@ -60,8 +64,17 @@ fn pack_contents(filesystem: &Filesystem) -> io::Result<()> {
     Ok(())
 }
 
-/// In tree order, so that equal steps make equal packs.
-fn written_files(root: &Arc<Dentry>) -> Vec<Arc<Inode>> {
+/// A sparse file costs the step little and its layer everything.
+#[derive(Debug, thiserror::Error)]
+#[error("`{path}` is larger than all that a step may hold ({limit} bytes): {size} bytes")]
+struct TooLarge {
+    path: String,
+    size: u64,
+    limit: u64,
+}
+
+/// One name of each, in tree order, so that equal steps make equal packs.
+fn written_files(root: &Arc<Dentry>) -> Vec<Arc<Dentry>> {
     let mut seen = HashSet::new();
     let mut written = Vec::new();
     let mut pending = vec![Arc::clone(root)];
@@ -74,7 +87,7 @@ fn written_files(root: &Arc<Dentry>) -> Vec<Arc<Inode>> {
             Body::File(file)
                 if !dentry.placeholder && file.stored().is_none() && seen.insert(dentry.inode.number) =>
             {
-                written.push(Arc::clone(&dentry.inode));
+                written.push(dentry);
             }
             _ => {}
         }

@@ -365,6 +365,10 @@ impl RootFs {
             lock(&inode.attributes).links = 1;
         }
         let _names = self.inner.shared.lock_names();
+        // A guest may have made the name since it was found missing.
+        if let Ok(made) = directory.lookup(&parent.dentry, name, &self.inner.shared) {
+            return Ok(self.covered(parent.in_mount(made)));
+        }
         let name: Arc<[u8]> = name.into();
         let dentry = Dentry::placeholder(Arc::clone(&parent.dentry), Arc::clone(&name), Arc::new(inode));
         directory.insert(&parent.dentry, &name, &dentry);

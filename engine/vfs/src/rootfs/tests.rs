@@ -489,6 +489,30 @@ fn sparse_files_have_holes() {
 }
 
 #[test]
+fn truncation_by_name() {
+    let mut bench = Bench::new("d d\n f a 12345");
+    bench.go("fifo p\n chmod a 6755");
+    let cut = |bench: &Bench, path: &[u8], length| {
+        bench.call(|fs, walk, root| fs.resolve(walk, root, path, Follow::Yes)?.truncate(walk, length))
+    };
+    assert_eq!(cut(&bench, b"d", 0), Err(Errno::ISDIR));
+    assert_eq!(cut(&bench, b"p", 0), Err(Errno::INVAL));
+    assert_eq!(cut(&bench, b"a", u64::MAX), Err(Errno::FBIG));
+    assert_eq!(cut(&bench, b"a", 3), Ok(()));
+    assert_eq!((bench.read("a"), bench.stat("a").mode & 0o7777), (b"123".to_vec(), 0o6755));
+    bench.credentials = Credentials::user(7, 7);
+    assert_eq!(cut(&bench, b"a", 0), Err(Errno::ACCESS));
+}
+
+#[test]
+fn a_hole_too_large_to_record_is_named() {
+    let bench = Bench::new("d d");
+    bench.open("d/a", OpenFlags::RDWR | OpenFlags::CREAT).truncate(1 << 40).expect("a hole costs nothing");
+    let error = bench.fs.finish().expect_err("too large");
+    assert!(error.to_string().starts_with("`/d/a` is larger"), "{error}");
+}
+
+#[test]
 fn contents_survive_all_their_places() {
     let store = Arc::new(MemoryStore::new());
     let tree = Tree::empty(&*store).expect("stored");

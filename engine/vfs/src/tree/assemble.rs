@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use super::codec::GROUP_PATH_MAX;
 use super::{ContentTreeId, Directory, Entry, ExactId, Metadata, NodeKind};
 use crate::content::ContentStore;
 use crate::path;
@@ -133,6 +134,9 @@ fn close<F: Forest>(
         if base.hard_links == hard_links && frame.done.iter().all(same) {
             return Ok((*ids, open, base.entries.is_empty()));
         }
+    }
+    if hard_links.iter().flatten().any(|path| path.len() > GROUP_PATH_MAX) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a hard link lies too deep below the others"));
     }
     let below = frame.base.as_ref().map_or(&[][..], |(_, base)| &base.entries);
     let entries = merge(below, frame.done);

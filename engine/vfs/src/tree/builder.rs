@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::assemble::{Forest, Ids, Listing, Part, assemble};
+use super::codec::check_node;
 use super::{Directory, Entry, Metadata, NodeKind, Tree};
 use crate::content::ContentStore;
 use crate::path;
@@ -89,8 +90,9 @@ impl<'s> TreeBuilder<'s> {
     /// Puts a node at a path, in place of anything that is there; the entry's own name is not looked at.
     ///
     /// A directory's ids say what is in it, so this attaches whole subtrees. `NotFound` and `NotADirectory` speak of
-    /// the parent; the root itself can only be replaced by a directory.
+    /// the parent; the root itself can only be replaced by a directory. `InvalidData` for what no tree can record.
     pub fn put(&mut self, path: &[u8], entry: Entry) -> io::Result<()> {
+        check_node(&entry.metadata, Some(&entry.kind))?;
         let body = match entry.kind {
             NodeKind::Directory { exact, content } => Body::Unloaded((exact, content)),
             kind => Body::Leaf(kind),
@@ -110,6 +112,7 @@ impl<'s> TreeBuilder<'s> {
 
     /// Makes a directory with this metadata; one that exists keeps what is in it.
     pub fn put_directory(&mut self, path: &[u8], metadata: Metadata) -> io::Result<()> {
+        check_node(&metadata, None)?;
         if let Some(index) = self.find(path)?
             && self.is_directory(index)
         {
@@ -124,6 +127,7 @@ impl<'s> TreeBuilder<'s> {
 
     /// Gives the node at a path other metadata; all its names see it.
     pub fn set_metadata(&mut self, path: &[u8], metadata: Metadata) -> io::Result<()> {
+        check_node(&metadata, None)?;
         let index = self.existing(path)?;
         self.nodes[index].metadata = metadata;
         Ok(())

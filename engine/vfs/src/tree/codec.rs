@@ -78,6 +78,33 @@ enum Form {
     Content,
 }
 
+/// Tells whether a node can be recorded: its mode, time, attributes and target are within their bounds.
+pub fn check_node(metadata: &Metadata, kind: Option<&NodeKind>) -> Result<(), DecodeError> {
+    if metadata.mode & !0o7777 != 0 {
+        return Err(DecodeError::Value("mode"));
+    }
+    if metadata.mtime.nanoseconds > 999_999_999 {
+        return Err(DecodeError::Value("nanoseconds"));
+    }
+    if metadata.xattrs.len() > XATTRS_MAX {
+        return Err(DecodeError::Bound("extended attributes"));
+    }
+    for (name, value) in &metadata.xattrs {
+        if name.is_empty() || name.len() > XATTR_NAME_MAX || name.contains(&0) {
+            return Err(DecodeError::Value("name of an extended attribute"));
+        }
+        if value.len() > XATTR_SIZE_MAX {
+            return Err(DecodeError::Bound("value of an extended attribute"));
+        }
+    }
+    match kind {
+        Some(NodeKind::Symlink { target }) if target.len() > TARGET_MAX => {
+            Err(DecodeError::Bound("target of a symbolic link"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Gives the directory's canonical bytes.
 pub fn encode(directory: &Directory) -> Vec<u8> {
     encode_form(directory, Form::Exact)

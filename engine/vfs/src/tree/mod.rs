@@ -6,7 +6,8 @@
 //!
 //! Hard links: a file with several names is a *group*. It is recorded in the lowest directory that contains all of
 //! its names, as paths relative to that directory, so a subtree stays whole when it is attached elsewhere. Every
-//! name of a group carries an equal [`Entry`] (but for the name).
+//! name of a group carries an equal [`Entry`] (but for the name). Of a group that reaches out of a subtree, the names inside
+//! are files of their own where the subtree is attached by itself.
 //!
 //! What must hold: entries are sorted by name and their names are valid; groups have two members or more, their
 //! members are sorted and are existing files that are not directories; no name is in two groups. [`codec`] refuses

@@ -234,6 +234,53 @@ fn damaged_objects_are_refused() {
     assert_eq!(Tree::decode(&tree.encode()).as_ref(), Ok(&tree));
 }
 
+#[test]
+fn what_no_tree_can_record_is_refused() {
+    let store = MemoryStore::new();
+    let mut builder = TreeBuilder::new(&store);
+    let link = |target: usize| Entry {
+        name: Vec::new(),
+        metadata: metadata(0o777),
+        kind: NodeKind::Symlink { target: vec![b'x'; target] },
+    };
+    assert!(builder.put(b"a", link(4095)).is_ok());
+    let kinds = [
+        builder.put(b"a", link(4096)),
+        builder.put(b"a/b", link(1)),
+        builder.put(b"nowhere/b", link(1)),
+        builder.put(b"../b", link(1)),
+        builder.put(b"", link(1)),
+        builder.put_directory(b"d", metadata(0o10000)),
+        builder.hard_link(b"b", b"nowhere"),
+        builder.hard_link(b"b", b""),
+    ]
+    .map(|result| result.expect_err("refused").kind());
+    use io::ErrorKind::{InvalidData, InvalidInput, IsADirectory, NotADirectory, NotFound};
+    let expected = [
+        InvalidData,
+        NotADirectory,
+        NotFound,
+        InvalidInput,
+        NotADirectory,
+        InvalidData,
+        NotFound,
+        IsADirectory,
+    ];
+    assert_eq!(kinds, expected);
+}
+
+proptest! {
+    #[test]
+    fn decoding_takes_any_bytes(mut bytes in prop::collection::vec(any::<u8>(), 0..200), start in any::<bool>()) {
+        if start {
+            bytes.splice(..0, *b"CDIR\x01");
+        }
+        if let Ok(directory) = codec::decode(&bytes) {
+            prop_assert_eq!(codec::encode(&directory), bytes);
+        }
+    }
+}
+
 /// A random line for [`apply`] over few names, so that they collide.
 fn step() -> impl Strategy<Value = String> {
     let name = || prop::sample::select(vec!["a", "b", "c"]);

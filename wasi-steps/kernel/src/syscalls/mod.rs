@@ -21,6 +21,8 @@ mod time;
 mod unimplemented;
 mod xattr;
 
+pub(crate) use system::{RELEASE, VERSION};
+
 use std::sync::LazyLock;
 
 use cooper_vfs::Errno;

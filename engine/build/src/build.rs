@@ -1,0 +1,178 @@
+#![allow(clippy::disallowed_methods, reason = "reads the Dockerfile; architecture section 8, invariant 1")]
+//! A build from request to image.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+use cooper_dockerfile::dockerignore::PatternList;
+use cooper_dockerfile::{Diagnostic, Dockerfile, Severity, Style};
+use cooper_image::compression::Compression;
+use cooper_image::image::ImageRecord;
+use cooper_image::store::Store;
+use cooper_vfs::tree::Tree;
+
+use crate::context::{self, ContextQuery, IGNORE_BYTES, Wanted, read_small};
+use crate::error::{Error, Fault, Result, SourceFile};
+use crate::image::{ImageOptions, assemble};
+use crate::lower::{Lowered, lower};
+use crate::report::{Event, Reporter};
+use crate::request::{BuildRequest, ContextSource, DOCKERFILE_BYTES, DockerfileSource};
+use crate::solve::{Solution, Solver};
+use crate::source::ImageProvider;
+use crate::step::{CancelToken, StepRunner};
+
+/// What a build works with.
+#[derive(Clone, Copy, Debug)]
+pub struct Builder<'a> {
+    /// Trees, contents, records, images.
+    pub store: &'a Store,
+    /// Where base images come from.
+    pub images: &'a dyn ImageProvider,
+    /// Runs steps.
+    pub runner: &'a dyn StepRunner,
+    /// Where progress goes.
+    pub reporter: &'a dyn Reporter,
+    /// Ends the build.
+    pub cancel: &'a CancelToken,
+}
+
+/// A build whose vertices are solved; images are made of it on demand.
+#[derive(Debug)]
+pub struct Built<'a> {
+    builder: Builder<'a>,
+    lowered: Lowered,
+    solution: Solution,
+    request: &'a BuildRequest,
+}
+
+/// A Dockerfile as it was read and parsed.
+#[derive(Debug)]
+pub struct Loaded {
+    /// For showing lines of it.
+    pub file: Arc<SourceFile>,
+    /// The instructions.
+    pub dockerfile: Dockerfile,
+    /// What `.dockerignore` says.
+    pub ignore: PatternList,
+}
+
+impl Loaded {
+    /// The findings of a severity, rendered.
+    pub fn render(&self, severity: Severity, style: Style) -> Vec<String> {
+        let chosen = self.dockerfile.diagnostics.iter().filter(|finding| finding.severity == severity);
+        chosen.map(|finding: &Diagnostic| finding.render(&self.file.text, &self.file.name, style)).collect()
+    }
+}
+
+/// Reads the Dockerfile and `.dockerignore` of a request.
+pub fn load(store: &Store, request: &BuildRequest, cancel: &CancelToken) -> Result<Loaded> {
+    let (name, bytes, ignore) = match &request.dockerfile {
+        DockerfileSource::Text { name, bytes } => (name.clone(), bytes.clone(), None),
+        DockerfileSource::File(path) => {
+            let bytes = read_small(path, DOCKERFILE_BYTES)?.ok_or_else(|| {
+                Error::new(Fault::Usage, format!("there is no Dockerfile `{}`", path.display()))
+                    .hint("name it with `--file`")
+            })?;
+            let mut own_ignore = path.as_os_str().to_owned();
+            own_ignore.push(".dockerignore");
+            (path.display().to_string(), bytes, read_small(Path::new(&own_ignore), IGNORE_BYTES)?)
+        }
+        DockerfileSource::InContext(path) => {
+            let bytes = read_in_archive(store, request, path, cancel)?.ok_or_else(|| {
+                Error::new(Fault::Usage, format!("there is no `{path}` in the context"))
+                    .hint("name the Dockerfile with `--file`")
+            })?;
+            (path.clone(), bytes, None)
+        }
+    };
+    let ignore = match (ignore, &request.context) {
+        (Some(ignore), _) => Some(ignore),
+        (None, ContextSource::Directory(directory)) => {
+            read_small(&directory.join(".dockerignore"), IGNORE_BYTES)?
+        }
+        (None, _) => None,
+    };
+    let ignore = PatternList::parse_file(&ignore.unwrap_or_default())
+        .map_err(|error| Error::new(Fault::Usage, "cannot use `.dockerignore`").caused_by(error))?;
+    let dockerfile = cooper_dockerfile::parse(&bytes);
+    let file = Arc::new(SourceFile { name, text: dockerfile.text.clone() });
+    Ok(Loaded { file, dockerfile, ignore })
+}
+
+fn read_in_archive(
+    store: &Store,
+    request: &BuildRequest,
+    path: &str,
+    cancel: &CancelToken,
+) -> Result<Option<Vec<u8>>> {
+    let mut wanted = Wanted::default();
+    wanted.add_path(path);
+    let query = ContextQuery { source: request.context.clone(), ignore: Arc::default(), wanted };
+    let tree = context::load(store, &query, cooper_vfs::Timestamp::default(), cancel)?;
+    let found = tree.lookup_following(store, path.as_bytes()).map_err(crate::copy::store_failed)?;
+    let Some((_, entry)) = found else { return Ok(None) };
+    let cooper_vfs::tree::NodeKind::File { content, size } = entry.kind else { return Ok(None) };
+    if size > DOCKERFILE_BYTES {
+        return Err(Error::new(Fault::Limit, format!("`{path}` is larger than {DOCKERFILE_BYTES} bytes")));
+    }
+    use cooper_vfs::content::ContentStore;
+    let content = store.open(&content).map_err(crate::copy::store_failed)?;
+    content.read_all().map(Some).map_err(crate::copy::store_failed)
+}
+
+impl<'a> Builder<'a> {
+    /// Builds what the request asks for, up to the file systems.
+    pub fn build(self, request: &'a BuildRequest, loaded: &Loaded) -> Result<Built<'a>> {
+        if loaded.dockerfile.has_errors() {
+            let diagnostics = loaded.dockerfile.diagnostics.clone();
+            return Err(Error::findings(Arc::clone(&loaded.file), diagnostics));
+        }
+        for warning in loaded.render(Severity::Warning, Style::Plain) {
+            self.reporter.event(Event::Warning { text: &warning });
+        }
+        let ignore = loaded.ignore.clone();
+        let lowered = lower(&loaded.file, &loaded.dockerfile, ignore, request, self.images, self.cancel)?;
+        for name in &lowered.unused_arguments {
+            let text = format!("warning: the build argument `{name}` is used by no ARG");
+            self.reporter.event(Event::Warning { text: &text });
+        }
+        let mut targets = vec![lowered.image.root];
+        let layers = lowered.image.history.iter().filter_map(|entry| entry.layer);
+        targets.extend(layers.flat_map(|(before, after)| [before, after]));
+        let solver = Solver {
+            store: self.store,
+            images: self.images,
+            runner: self.runner,
+            reporter: self.reporter,
+            file: &loaded.file,
+            platform: &request.platform,
+            secrets: &request.secrets,
+            extra_hosts: &request.extra_hosts,
+            network_allow: &request.network_allow,
+            limits: &request.limits,
+            jobs: NonZeroUsize::new(request.jobs).unwrap_or(NonZeroUsize::MIN),
+        };
+        let solution = solver.solve(&lowered.graph, &targets, self.cancel)?;
+        Ok(Built { builder: self, lowered, solution, request })
+    }
+}
+
+impl Built<'_> {
+    /// The file system of the result.
+    pub fn tree(&self) -> Result<Tree> {
+        let output = self.solution.output(self.lowered.image.root)?;
+        output.tree(self.builder.images, self.builder.cancel)
+    }
+
+    /// Puts the image together in the store, with layers compressed like this.
+    pub fn image(&self, compression: Compression) -> Result<ImageRecord> {
+        let options = ImageOptions {
+            compression,
+            source_date_epoch: self.request.source_date_epoch,
+            annotations: self.request.annotations.clone(),
+        };
+        let Builder { store, images, reporter, cancel, .. } = self.builder;
+        assemble(store, images, &self.lowered.image, &self.solution, &options, reporter, cancel)
+    }
+}

@@ -1,0 +1,161 @@
+//! From solved vertices to an image: config, history and layers.
+//!
+//! Between vertices there are only trees. Here each instruction that makes a layer becomes one: the difference of the
+//! file systems before and after it, written once and remembered, so that a second export writes nothing. The base's
+//! layers stay the blobs they are.
+//!
+//! Times are deterministic: an image is as old as the newest thing in it, not as the moment of its making, and
+//! `SOURCE_DATE_EPOCH` clamps every one. Two builds of the same inputs so have the same digests; steps of course see the
+//! real clock, and what they write carries it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cooper_image::compression::Compression;
+use cooper_image::config::{History, ImageConfig};
+use cooper_image::digest::Digest;
+use cooper_image::image::{Composition, ImageRecord, NewLayer};
+use cooper_image::layer::LayerOptions;
+use cooper_image::manifest::Descriptor;
+use cooper_image::store::{Keep, Store};
+use cooper_vfs::Timestamp;
+use cooper_vfs::tree::Tree;
+
+use crate::copy::store_failed;
+use crate::error::{Error, Result};
+use crate::history::COMMENT;
+use crate::key::{Key, KeyBuilder};
+use crate::lower::ImagePlan;
+use crate::report::{Event, Reporter, phase};
+use crate::solve::{Output, Solution};
+use crate::source::ImageProvider;
+use crate::step::CancelToken;
+use crate::time::{format_rfc3339, parse_rfc3339};
+
+/// Record kind of layers.
+const LAYER: &str = "layer";
+/// The phase's name in the progress display.
+const PHASE: &str = "making layers";
+
+/// How an image is put together.
+#[derive(Clone, Debug)]
+pub struct ImageOptions {
+    /// The compressor of new layers.
+    pub compression: Compression,
+    /// Latest time that anything may carry, in seconds since 1970.
+    pub source_date_epoch: Option<i64>,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Puts an image together in the store.
+pub fn assemble(
+    store: &Store,
+    images: &dyn ImageProvider,
+    plan: &ImagePlan,
+    solution: &Solution,
+    options: &ImageOptions,
+    reporter: &dyn Reporter,
+    cancel: &CancelToken,
+) -> Result<ImageRecord> {
+    phase(reporter, PHASE, || make(store, images, plan, solution, options, reporter, cancel))
+}
+
+fn make(
+    store: &Store,
+    images: &dyn ImageProvider,
+    plan: &ImagePlan,
+    solution: &Solution,
+    options: &ImageOptions,
+    reporter: &dyn Reporter,
+    cancel: &CancelToken,
+) -> Result<ImageRecord> {
+    let clamp = |time: Timestamp| match options.source_date_epoch {
+        Some(latest) if time.seconds >= latest => Timestamp::from_seconds(latest),
+        _ => time,
+    };
+    let layer_options = LayerOptions { compression: options.compression, clamp: options.source_date_epoch };
+    let base = plan.base.as_ref().map(|source| &source.image);
+    let mut config = match base {
+        Some(base) => base.config.clone(),
+        None => ImageConfig::new(&plan.platform),
+    };
+    let base_time = config.created.as_deref().and_then(parse_rfc3339);
+    let mut time = base_time.unwrap_or_default();
+    let mut layers = Vec::new();
+    let total = plan.history.iter().filter(|entry| entry.layer.is_some()).count() as u64;
+    for entry in &plan.history {
+        if cancel.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        if let Some((before, after)) = entry.layer {
+            let (before, after) = (solution.output(before)?, solution.output(after)?);
+            time = time.max(after.time);
+            layers.push(layer(store, images, before, after, &layer_options, cancel)?);
+            let current = layers.len() as u64;
+            reporter.event(Event::PhaseProgress { name: PHASE, what: "layers", current, total: Some(total) });
+        }
+        config.history.push(History {
+            created: Some(format_rfc3339(clamp(time))),
+            created_by: Some(entry.created_by.clone()),
+            comment: Some(COMMENT.to_owned()),
+            empty_layer: entry.layer.is_none().then_some(true),
+            ..History::default()
+        });
+    }
+    // An image that adds nothing to its base is as old as the base.
+    if !plan.history.is_empty() || base_time.is_none() {
+        config.created = Some(format_rfc3339(clamp(time)));
+    }
+    config.author.clone_from(&plan.author);
+    config.config = plan.runtime.clone();
+    let annotations = options.annotations.clone();
+    Ok(store.compose(Composition { base, layers: &layers, config, annotations })?)
+}
+
+/// The layer between two file systems: the one that was written before, or a new one.
+fn layer(
+    store: &Store,
+    images: &dyn ImageProvider,
+    before: &Arc<Output>,
+    after: &Arc<Output>,
+    options: &LayerOptions,
+    cancel: &CancelToken,
+) -> Result<NewLayer> {
+    let upper = after.tree(images, cancel)?;
+    let key = layer_key(before, &upper, options);
+    if let Some(bytes) = store.record(LAYER, &key.0)?
+        && let Some(layer) = decode_layer(&bytes, options)
+        && store.has_blob(&layer.descriptor.digest, Some(layer.descriptor.size))?
+    {
+        return Ok(NewLayer { tree: Some(upper), ..layer });
+    }
+    let lower = before.tree(images, cancel)?;
+    let changes = Tree::diff(store, &lower, &upper).map_err(store_failed)?;
+    let layer = store.write_layer(&changes, Some(&upper), options)?;
+    store.put_record(LAYER, &key.0, &encode_layer(&layer), &[Keep::Blob(layer.descriptor.digest)])?;
+    Ok(layer)
+}
+
+fn layer_key(before: &Output, upper: &Tree, options: &LayerOptions) -> Key {
+    let mut key = KeyBuilder::new("layer");
+    key.key("before", before.identity()).tree("after", &upper.id());
+    key.bytes("compression", format!("{:?}", options.compression).as_bytes());
+    key.option("clamp", options.clamp.map(i64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice));
+    key.finish()
+}
+
+/// Digest, size and diff ID, one a line: records are read by no other version of us that could not read this.
+fn encode_layer(layer: &NewLayer) -> Vec<u8> {
+    let Descriptor { digest, size, .. } = &layer.descriptor;
+    format!("{digest}\n{size}\n{}", layer.diff_id).into_bytes()
+}
+
+fn decode_layer(bytes: &[u8], options: &LayerOptions) -> Option<NewLayer> {
+    let mut lines = std::str::from_utf8(bytes).ok()?.lines();
+    let digest: Digest = lines.next()?.parse().ok()?;
+    let size = lines.next()?.parse().ok()?;
+    let diff_id: Digest = lines.next()?.parse().ok()?;
+    let descriptor = Descriptor::new(options.compression.layer_media_type(), digest, size);
+    Some(NewLayer { descriptor, diff_id, tree: None })
+}

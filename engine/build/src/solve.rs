@@ -1,0 +1,479 @@
+//! The solver: works a graph off, in parallel, each vertex once.
+//!
+//! A vertex runs when its inputs are done. It first makes its key from the identities of its inputs and its own
+//! definition; when the store has a record of that key, the record is the result. The identity of a result is the id of
+//! its tree (of an image: its diff IDs), so a step that makes again what it made before stops the change from spreading.
+//!
+//! What must hold: results are recorded only when they are complete; the first failure ends the build and cancels what
+//! still runs; a worker that panics fails the build and hangs nobody; no order of execution shows in a result.
+//!
+//! Lock order: the schedule; an image source's tree. The schedule is never held while an operation runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use cooper_dockerfile::Span;
+use cooper_image::platform::Platform;
+use cooper_image::store::{Keep, Store};
+use cooper_vfs::tree::Tree;
+use cooper_vfs::{Clock, Timestamp};
+
+use crate::context;
+use crate::copy::{self, accounts, store_failed};
+use crate::error::{Error, Fault, Result, SourceFile};
+use crate::graph::{Graph, MakeDirectory, Operation, Vertex, VertexId};
+use crate::key::{Key, KeyBuilder};
+use crate::report::{Event, Finish, Reporter};
+use crate::run::{CacheMounts, RunMountKind, RunOperation, StepContext, sub_path_key};
+use crate::source::{ImageProvider, ImageSource};
+use crate::step::{CancelToken, Secret, StepLimits, StepRunner};
+
+/// Record kind of results.
+const RESULT: &str = "vertex";
+/// Record kind of cache mounts.
+const CACHE_MOUNT: &str = "cache mount";
+/// Version of the results' layout.
+const RESULT_VERSION: u8 = 1;
+/// Stack of a worker: contexts and trees are walked recursively, to bounded depths.
+const WORKER_STACK: usize = 16 << 20;
+
+/// What the solver works with.
+#[derive(Debug)]
+pub struct Solver<'a> {
+    /// Trees, contents and records.
+    pub store: &'a Store,
+    /// Images.
+    pub images: &'a dyn ImageProvider,
+    /// Steps.
+    pub runner: &'a dyn StepRunner,
+    /// Where progress goes.
+    pub reporter: &'a dyn Reporter,
+    /// The Dockerfile, for the places of failures.
+    pub file: &'a Arc<SourceFile>,
+    /// The platform of the result.
+    pub platform: &'a Platform,
+    /// Secrets by id.
+    pub secrets: &'a BTreeMap<String, Secret>,
+    /// `--add-host`
+    pub extra_hosts: &'a [(String, IpAddr)],
+    /// Loopback and link-local addresses that steps may reach.
+    pub network_allow: &'a [IpAddr],
+    /// Bounds of each step.
+    pub limits: &'a StepLimits,
+    /// Vertices at once.
+    pub jobs: NonZeroUsize,
+}
+
+/// The result of a vertex.
+#[derive(Debug)]
+pub struct Output {
+    tree: OutputTree,
+    identity: Key,
+    /// The time of the result: that of its newest input.
+    pub time: Timestamp,
+}
+
+#[derive(Debug)]
+enum OutputTree {
+    Ready(Tree),
+    Image(Arc<ImageSource>),
+}
+
+/// The results of a graph.
+#[derive(Debug)]
+pub struct Solution(BTreeMap<VertexId, Arc<Output>>);
+
+impl Solution {
+    /// The result of a vertex that was asked for, or that one needs.
+    pub fn output(&self, id: VertexId) -> Result<&Arc<Output>> {
+        self.0.get(&id).ok_or_else(|| Error::new(Fault::Bug, format!("vertex {} was not solved", id.0)))
+    }
+}
+
+impl Output {
+    fn ready(tree: Tree, time: Timestamp) -> Self {
+        let identity = KeyBuilder::new("tree").tree("id", &tree.id()).finish();
+        Self { tree: OutputTree::Ready(tree), identity, time }
+    }
+
+    /// What stands for the file system in keys.
+    pub fn identity(&self) -> &Key {
+        &self.identity
+    }
+
+    /// The file system; of an image it is made now.
+    pub fn tree(&self, images: &dyn ImageProvider, cancel: &CancelToken) -> Result<Tree> {
+        match &self.tree {
+            OutputTree::Ready(tree) => Ok(tree.clone()),
+            OutputTree::Image(source) => source.tree(images, &|_, _, _| {}, cancel),
+        }
+    }
+}
+
+/// What the workers share.
+struct Schedule {
+    /// How many inputs each vertex waits for.
+    waiting: BTreeMap<VertexId, usize>,
+    ready: BTreeSet<VertexId>,
+    done: BTreeMap<VertexId, Arc<Output>>,
+    left: usize,
+    failure: Option<Error>,
+}
+
+impl Solver<'_> {
+    /// Solves what `targets` need.
+    pub fn solve(&self, graph: &Graph, targets: &[VertexId], cancel: &CancelToken) -> Result<Solution> {
+        let needed = graph.needed(targets);
+        let names: Vec<(VertexId, String)> =
+            needed.iter().map(|id| (*id, graph.vertex(*id).name.clone())).collect();
+        self.reporter.event(Event::Planned { vertices: &names });
+        let mut users: BTreeMap<VertexId, Vec<VertexId>> = BTreeMap::new();
+        let mut waiting = BTreeMap::new();
+        for id in &needed {
+            let inputs: BTreeSet<VertexId> = graph.vertex(*id).inputs.iter().copied().collect();
+            waiting.insert(*id, inputs.len());
+            for input in inputs {
+                users.entry(input).or_default().push(*id);
+            }
+        }
+        let ready = needed.iter().copied().filter(|id| waiting[id] == 0).collect();
+        let schedule = Schedule { waiting, ready, done: BTreeMap::new(), left: needed.len(), failure: None };
+        let shared = (Mutex::new(schedule), Condvar::new());
+        // A failure cancels the other vertices, and not the caller.
+        let stop = CancelToken::new();
+        let passed_on = {
+            let stop = stop.clone();
+            cancel.on_cancel(move || stop.cancel())
+        };
+        let workers = self.jobs.get().min(needed.len().max(1));
+        std::thread::scope(|scope| {
+            for number in 0..workers {
+                let work = || self.work(graph, &users, &shared, &stop);
+                let builder =
+                    std::thread::Builder::new().name(format!("worker-{number}")).stack_size(WORKER_STACK);
+                if let Err(error) = builder.spawn_scoped(scope, work) {
+                    // The workers that there are do the work; without any it fails.
+                    if number == 0 {
+                        lock(&shared.0).failure = Some(Error::host("cannot start a thread", error));
+                    }
+                    break;
+                }
+            }
+        });
+        drop(passed_on);
+        let schedule = shared.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match schedule.failure {
+            _ if cancel.is_cancelled() => Err(Error::cancelled()),
+            Some(failure) => Err(failure),
+            None => Ok(Solution(schedule.done)),
+        }
+    }
+
+    fn work(
+        &self,
+        graph: &Graph,
+        users: &BTreeMap<VertexId, Vec<VertexId>>,
+        shared: &(Mutex<Schedule>, Condvar),
+        stop: &CancelToken,
+    ) {
+        let (schedule, changed) = shared;
+        loop {
+            let mut state = lock(schedule);
+            let id = loop {
+                if state.failure.is_some() || state.left == 0 {
+                    return;
+                }
+                match state.ready.pop_first() {
+                    Some(id) => break id,
+                    None => state = changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                }
+            };
+            let vertex = graph.vertex(id);
+            let inputs: Vec<Arc<Output>> =
+                vertex.inputs.iter().map(|input| Arc::clone(&state.done[input])).collect();
+            drop(state);
+            let mut fuse = Fuse { shared, stop, armed: true };
+            let result = self.vertex(id, vertex, &inputs, stop);
+            fuse.armed = false;
+            let mut state = lock(schedule);
+            match result {
+                Ok(output) => {
+                    state.done.insert(id, Arc::new(output));
+                    state.left -= 1;
+                    for user in users.get(&id).into_iter().flatten() {
+                        if let Some(waiting) = state.waiting.get_mut(user) {
+                            *waiting -= 1;
+                            if *waiting == 0 {
+                                state.ready.insert(*user);
+                            }
+                        }
+                    }
+                }
+                Err(error) => {
+                    // Vertices cancelled because of a failure are not the failure.
+                    state.failure.get_or_insert(error);
+                    stop.cancel();
+                }
+            }
+            drop(state);
+            changed.notify_all();
+        }
+    }
+
+    fn vertex(
+        &self,
+        id: VertexId,
+        vertex: &Vertex,
+        inputs: &[Arc<Output>],
+        stop: &CancelToken,
+    ) -> Result<Output> {
+        self.reporter.event(Event::Started { vertex: id });
+        let result =
+            if stop.is_cancelled() { Err(Error::cancelled()) } else { self.run(id, vertex, inputs, stop) };
+        let how = match &result {
+            Ok((_, how)) => how.clone(),
+            Err(error) if error.fault() == Fault::Cancelled => Finish::Cancelled,
+            Err(_) => Finish::Failed,
+        };
+        self.reporter.event(Event::Finished { vertex: id, how });
+        let place = |error: Error| match vertex.span {
+            Some(span) => error.at(self.file, first_line(&self.file.text, span)),
+            None => error,
+        };
+        result.map(|(output, _)| output).map_err(place)
+    }
+
+    fn run(
+        &self,
+        id: VertexId,
+        vertex: &Vertex,
+        inputs: &[Arc<Output>],
+        stop: &CancelToken,
+    ) -> Result<(Output, Finish)> {
+        match &vertex.operation {
+            Operation::Scratch => {
+                let tree = Tree::empty(self.store).map_err(store_failed)?;
+                Ok((Output::ready(tree, Timestamp::default()), Finish::Done))
+            }
+            Operation::Image(source) => {
+                let time = source.image.config.created.as_deref().and_then(crate::time::parse_rfc3339);
+                let output = Output {
+                    tree: OutputTree::Image(Arc::clone(source)),
+                    identity: crate::source::identity(&source.image),
+                    time: time.unwrap_or_default(),
+                };
+                Ok((output, Finish::Done))
+            }
+            Operation::Context(query) => {
+                let tree = context::load(self.store, query, cooper_vfs::HostClock.now(), stop)?;
+                Ok((Output::ready(tree, Timestamp::default()), Finish::Done))
+            }
+            operation => {
+                let work = Work { solver: self, id, inputs, stop };
+                let key = work.key(operation)?;
+                if vertex.use_cache
+                    && let Some(output) = self.recorded(&key)?
+                {
+                    return Ok((output, Finish::Cached));
+                }
+                let output = work.execute(operation)?;
+                self.record(&key, &output)?;
+                Ok((output, Finish::Done))
+            }
+        }
+    }
+
+    fn recorded(&self, key: &Key) -> Result<Option<Output>> {
+        let Some(bytes) = self.store.record(RESULT, &key.0)? else { return Ok(None) };
+        // A record of another version is as good as none.
+        let Some((head, tree)) = bytes.split_first_chunk::<13>() else { return Ok(None) };
+        let Some(Ok(tree)) = (head[0] == RESULT_VERSION).then(|| Tree::decode(tree)) else { return Ok(None) };
+        let mut seconds = [0; 8];
+        seconds.copy_from_slice(&head[1..9]);
+        let mut nanoseconds = [0; 4];
+        nanoseconds.copy_from_slice(&head[9..]);
+        let time =
+            Timestamp { seconds: i64::from_le_bytes(seconds), nanoseconds: u32::from_le_bytes(nanoseconds) };
+        Ok(Some(Output::ready(tree, time)))
+    }
+
+    fn record(&self, key: &Key, output: &Output) -> Result<()> {
+        let OutputTree::Ready(tree) = &output.tree else { return Ok(()) };
+        let mut bytes = vec![RESULT_VERSION];
+        bytes.extend(output.time.seconds.to_le_bytes());
+        bytes.extend(output.time.nanoseconds.to_le_bytes());
+        bytes.extend(tree.encode());
+        Ok(self.store.put_record(RESULT, &key.0, &bytes, &[Keep::Tree(tree.clone())])?)
+    }
+}
+
+/// One operation on its inputs.
+struct Work<'a> {
+    solver: &'a Solver<'a>,
+    id: VertexId,
+    inputs: &'a [Arc<Output>],
+    stop: &'a CancelToken,
+}
+
+impl Work<'_> {
+    fn key(&self, operation: &Operation) -> Result<Key> {
+        let what = match operation {
+            Operation::Copy(_) => "copy",
+            Operation::MakeDirectory(_) => "directory",
+            Operation::Run(_) => "run",
+            Operation::Scratch | Operation::Image(_) | Operation::Context(_) => "source",
+        };
+        let mut key = KeyBuilder::new(what);
+        key.bytes("platform", self.solver.platform.to_string().as_bytes());
+        key.key("base", &self.base()?.identity);
+        match operation {
+            Operation::Copy(copy) => {
+                let from = self.inputs.get(1).map(|input| self.tree(input)).transpose()?;
+                copy.add_to_key(&mut key, self.solver.store, from.as_ref())?;
+            }
+            Operation::MakeDirectory(MakeDirectory { path, user }) => {
+                key.bytes("path", path.as_bytes()).bytes("user", user.as_bytes());
+            }
+            Operation::Run(run) => {
+                let mounted = |index: usize, path: &str| {
+                    sub_path_key(self.solver.store, &self.tree(self.input(index)?)?, path)
+                };
+                run.add_to_key(&mut key, self.solver.extra_hosts, &mounted)?;
+            }
+            Operation::Scratch | Operation::Image(_) | Operation::Context(_) => {}
+        }
+        Ok(key.finish())
+    }
+
+    fn execute(&self, operation: &Operation) -> Result<Output> {
+        let store = self.solver.store;
+        let base = self.base()?;
+        let time = base.time;
+        match operation {
+            Operation::Copy(copy) => {
+                let from = self.inputs.get(1).map(|input| self.tree(input)).transpose()?;
+                let copied = copy.execute(store, &self.tree(base)?, from.as_ref(), time)?;
+                Ok(Output::ready(copied.tree, copied.time))
+            }
+            Operation::MakeDirectory(MakeDirectory { path, user }) => {
+                let tree = self.tree(base)?;
+                // As in BuildKit a user that the image does not have is no error before something runs as it.
+                let owner = match user.as_str() {
+                    "" => crate::users::Owner { uid: 0, gid: 0 },
+                    user => accounts(store, &tree)?
+                        .account(user)
+                        .map(|account| crate::users::Owner { uid: account.user.uid, gid: account.user.gid })
+                        .unwrap_or(crate::users::Owner { uid: 0, gid: 0 }),
+                };
+                Ok(Output::ready(copy::make_directory(store, &tree, path, owner, time)?, time))
+            }
+            Operation::Run(run) => self.run_step(run, base),
+            Operation::Scratch | Operation::Image(_) | Operation::Context(_) => {
+                Err(Error::new(Fault::Bug, "a source was executed as an operation"))
+            }
+        }
+    }
+
+    fn run_step(&self, run: &RunOperation, base: &Output) -> Result<Output> {
+        let solver = self.solver;
+        let context = StepContext {
+            runner: solver.runner,
+            store: solver.store,
+            secrets: solver.secrets,
+            extra_hosts: solver.extra_hosts,
+            network_allow: solver.network_allow,
+            limits: solver.limits,
+            cancel: self.stop,
+        };
+        let base_tree = self.tree(base)?;
+        let inputs = |index: usize| self.tree(self.input(index)?);
+        let mut output = |stream, bytes: &[u8]| {
+            solver.reporter.event(Event::Output { vertex: self.id, stream, bytes });
+        };
+        let caches = StoredCaches { store: solver.store };
+        let uses_caches = run.mounts.iter().any(|mount| matches!(mount.kind, RunMountKind::Cache { .. }));
+        // One step at a time changes caches, whatever `sharing` says: nothing that a step left in one is lost.
+        let _turn = uses_caches.then(|| CACHE_TURN.lock().unwrap_or_else(PoisonError::into_inner));
+        let tree = run.execute(&context, &base_tree, &inputs, &caches, &mut output)?;
+        let time = newest_change(solver.store, &base_tree, &tree)?.max(base.time);
+        Ok(Output::ready(tree, time))
+    }
+
+    fn base(&self) -> Result<&Output> {
+        self.input(0).map(Arc::as_ref)
+    }
+
+    fn input(&self, index: usize) -> Result<&Arc<Output>> {
+        self.inputs.get(index).ok_or_else(|| Error::new(Fault::Bug, "an operation without its input"))
+    }
+
+    fn tree(&self, output: &Output) -> Result<Tree> {
+        match &output.tree {
+            OutputTree::Ready(tree) => Ok(tree.clone()),
+            OutputTree::Image(source) => {
+                let progress = |what: &str, current: u64, total: Option<u64>| {
+                    self.solver.reporter.event(Event::Progress { vertex: self.id, what, current, total });
+                };
+                source.tree(self.solver.images, &progress, self.stop)
+            }
+        }
+    }
+}
+
+/// Steps that change caches wait for one another.
+static CACHE_TURN: Mutex<()> = Mutex::new(());
+
+struct StoredCaches<'a> {
+    store: &'a Store,
+}
+
+impl CacheMounts for StoredCaches<'_> {
+    fn load(&self, id: &str) -> Result<Option<Tree>> {
+        let bytes = self.store.record(CACHE_MOUNT, id.as_bytes())?;
+        // What cannot be read starts anew: it is a cache.
+        Ok(bytes.and_then(|bytes| Tree::decode(&bytes).ok()))
+    }
+
+    fn save(&self, id: &str, tree: &Tree) -> Result<()> {
+        Ok(self.store.put_record(CACHE_MOUNT, id.as_bytes(), &tree.encode(), &[Keep::Tree(tree.clone())])?)
+    }
+}
+
+/// The newest time among what a step changed: the step's time, without asking a clock.
+fn newest_change(store: &Store, lower: &Tree, upper: &Tree) -> Result<Timestamp> {
+    let changes = Tree::diff(store, lower, upper).map_err(store_failed)?;
+    let times = changes.iter().filter_map(|change| match change {
+        cooper_vfs::tree::Change::Upsert { entry, .. } => Some(entry.metadata.mtime),
+        _ => None,
+    });
+    Ok(times.max().unwrap_or_default())
+}
+
+/// Fails the build when a worker panics, so that the others do not wait for it.
+struct Fuse<'a> {
+    shared: &'a (Mutex<Schedule>, Condvar),
+    stop: &'a CancelToken,
+    armed: bool,
+}
+
+impl Drop for Fuse<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            lock(&self.shared.0).failure.get_or_insert(Error::new(Fault::Bug, "a worker panicked"));
+            self.stop.cancel();
+            self.shared.1.notify_all();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The instruction's first line is enough to find it.
+fn first_line(text: &str, span: Span) -> Span {
+    let end = text.get(span.start..span.end).and_then(|text| text.find('\n'));
+    Span::new(span.start, end.map_or(span.end, |length| span.start + length))
+}

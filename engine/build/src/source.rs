@@ -1,0 +1,219 @@
+//! Images as sources: what `FROM` and `--from` name.
+//!
+//! Lowering needs an image's config; the solver needs its file system only when something is executed on it, and an
+//! exporter its blobs. So an image is resolved to manifest and config first, and its tree is made when it is asked for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cooper_image::digest::Digest;
+use cooper_image::image::ImageRecord;
+use cooper_image::layer::Limits;
+use cooper_image::platform::Platform;
+use cooper_image::progress::{self, Transfer};
+use cooper_image::reference::Reference;
+use cooper_image::registry::{Client, ClientOptions};
+use cooper_image::store::Store;
+use cooper_vfs::tree::Tree;
+
+use crate::error::{Error, Fault, Result};
+use crate::key::{Key, KeyBuilder};
+use crate::report::{Event, Reporter, phase};
+use crate::step::CancelToken;
+
+/// The identity of an image's file system for keys: its diff IDs, never the compressed digests.
+pub fn identity(image: &ImageRecord) -> Key {
+    let mut key = KeyBuilder::new("image");
+    key.list("layers", image.layers.len());
+    for layer in &image.layers {
+        key.bytes("diff id", layer.diff_id.to_string().as_bytes());
+    }
+    key.finish()
+}
+
+/// Where images come from: the local store and registries; in tests, a table.
+pub trait ImageProvider: Send + Sync + fmt::Debug {
+    /// Finds an image's manifest and config. With `pull` the registry is asked even where there is a local tag.
+    fn resolve(
+        &self,
+        reference: &str,
+        platform: &Platform,
+        pull: bool,
+        cancel: &CancelToken,
+    ) -> Result<ImageRecord>;
+
+    /// The image's file system; its layers are fetched and ingested when they are not here.
+    fn tree(
+        &self,
+        image: &ImageRecord,
+        progress: &dyn Fn(&str, u64, Option<u64>),
+        cancel: &CancelToken,
+    ) -> Result<Tree>;
+}
+
+/// An image in a graph.
+#[derive(Debug)]
+pub struct ImageSource {
+    /// Its manifest, config and layers.
+    pub image: ImageRecord,
+    tree: Mutex<Option<Tree>>,
+}
+
+impl ImageSource {
+    /// A source whose file system nobody has asked for.
+    pub fn new(image: ImageRecord) -> Self {
+        Self { image, tree: Mutex::new(None) }
+    }
+
+    /// The file system, made on the first call; others wait for it.
+    pub fn tree(
+        &self,
+        provider: &dyn ImageProvider,
+        progress: &dyn Fn(&str, u64, Option<u64>),
+        cancel: &CancelToken,
+    ) -> Result<Tree> {
+        let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tree) = &*tree {
+            return Ok(tree.clone());
+        }
+        let made = provider.tree(&self.image, progress, cancel)?;
+        Ok(tree.insert(made).clone())
+    }
+}
+
+/// Images of the store, and of registries when the store does not have them.
+#[derive(Debug)]
+pub struct StoreImages<'a> {
+    store: &'a Store,
+    options: ClientOptions,
+    client: Mutex<Option<Arc<Client>>>,
+    reporter: &'a dyn Reporter,
+}
+
+impl<'a> StoreImages<'a> {
+    /// Images of `store`; the client for registries is made when it is needed.
+    pub fn new(store: &'a Store, options: ClientOptions, reporter: &'a dyn Reporter) -> Self {
+        Self { store, options, client: Mutex::new(None), reporter }
+    }
+
+    /// The client for registries.
+    pub fn client(&self) -> Result<Arc<Client>> {
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = &*client {
+            return Ok(Arc::clone(client));
+        }
+        let made = Arc::new(Client::new(self.options.clone())?);
+        Ok(Arc::clone(client.insert(made)))
+    }
+
+    /// Brings an image from its registry into the store and gives it its tag there.
+    pub fn pull(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        cancel: &CancelToken,
+    ) -> Result<ImageRecord> {
+        let name = format!("pull {reference}");
+        let record = phase(self.reporter, &name, || {
+            let transfers = Transfers::new(self.reporter, &name, cancel);
+            let client = self.client()?;
+            let pulled = client
+                .resolve(reference)
+                .and_then(|remote| self.store.import(&remote, &remote.root().clone(), platform, &transfers));
+            pulled.map_err(|error| {
+                let fault = match &error {
+                    cooper_image::Error::NotFound { .. } => Fault::Registry,
+                    _ => Error::from_image(&error),
+                };
+                Error::new(fault, format!("cannot pull `{reference}`"))
+                    .caused_by(error)
+                    .hint("look at the name; a private image needs credentials in Docker's config.json")
+            })
+        })?;
+        if reference.digest().is_none() {
+            self.store.tag_image(reference, &record)?;
+        }
+        Ok(record)
+    }
+}
+
+impl ImageProvider for StoreImages<'_> {
+    fn resolve(
+        &self,
+        text: &str,
+        platform: &Platform,
+        pull: bool,
+        cancel: &CancelToken,
+    ) -> Result<ImageRecord> {
+        let reference: Reference = text.parse().map_err(|error: cooper_image::Error| {
+            Error::build(format!("`{text}` is neither a stage nor an image reference")).caused_by(error)
+        })?;
+        if !pull && let Some(record) = self.store.find(&reference, platform)? {
+            return Ok(record);
+        }
+        self.pull(&reference, platform, cancel)
+    }
+
+    fn tree(
+        &self,
+        image: &ImageRecord,
+        progress: &dyn Fn(&str, u64, Option<u64>),
+        cancel: &CancelToken,
+    ) -> Result<Tree> {
+        progress("extracting", 0, None);
+        let transfers = Transfers::new(self.reporter, "extract", cancel);
+        Ok(self.store.ensure_tree(image, &Limits::DEFAULT, &transfers)?)
+    }
+}
+
+/// Passes the transfers of blobs on as events of a phase.
+#[derive(Debug)]
+pub struct Transfers<'a> {
+    reporter: &'a dyn Reporter,
+    phase: &'a str,
+    cancel: &'a CancelToken,
+    totals: Mutex<BTreeMap<Digest, u64>>,
+}
+
+impl<'a> Transfers<'a> {
+    /// Events for `phase`; the transfers end when `cancel` says so.
+    pub fn new(reporter: &'a dyn Reporter, phase: &'a str, cancel: &'a CancelToken) -> Self {
+        Self { reporter, phase, cancel, totals: Mutex::default() }
+    }
+
+    fn send(&self, transfer: Transfer, blob: &Digest, current: u64, total: Option<u64>) {
+        let verb = match transfer {
+            Transfer::Pull => "pulling",
+            Transfer::Push => "pushing",
+            Transfer::Ingest => "extracting",
+        };
+        let hex = blob.hex();
+        let what = format!("{verb} {}", &hex[..hex.len().min(12)]);
+        self.reporter.event(Event::PhaseProgress { name: self.phase, what: &what, current, total });
+    }
+
+    fn total(&self, blob: &Digest) -> Option<u64> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner).get(blob).copied()
+    }
+}
+
+impl progress::Reporter for Transfers<'_> {
+    fn start(&self, transfer: Transfer, blob: &Digest, bytes: u64) {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner).insert(*blob, bytes);
+        self.send(transfer, blob, 0, Some(bytes));
+    }
+
+    fn advance(&self, transfer: Transfer, blob: &Digest, done: u64) {
+        self.send(transfer, blob, done, self.total(blob));
+    }
+
+    fn finish(&self, transfer: Transfer, blob: &Digest, _outcome: progress::Outcome) {
+        let total = self.total(blob);
+        self.send(transfer, blob, total.unwrap_or(0), total);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+}

@@ -1,0 +1,378 @@
+//! The flags, as clap reads them. What they mean is in the commands.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// Builds container images without a daemon and without privilege.
+#[derive(Debug, Parser)]
+#[command(name = "cooper", version, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArguments>),
+    /// Run a command in an image's file system, as a RUN step would
+    Run(RunArguments),
+    /// Bring an image from its registry into the store
+    Pull(PullArguments),
+    /// Send an image of the store to its registry
+    Push(PushArguments),
+    /// Give an image of the store another name
+    Tag(TagArguments),
+    /// List the images of the store
+    Images(ImagesArguments),
+    /// Show manifest and config of an image as JSON
+    Inspect(InspectArguments),
+    /// Write images of the store to an archive or layout
+    Save(SaveArguments),
+    /// Read images from an archive or layout into the store
+    Load(LoadArguments),
+    /// Remove names from the store
+    Rmi(RmiArguments),
+    /// Remove what no name and no record needs
+    Prune(PruneArguments),
+    /// List the system calls that steps have
+    Syscalls,
+    /// Show the version
+    Version,
+}
+
+/// Where the store is, and how much is logged.
+#[derive(Debug, Args)]
+pub(crate) struct StoreArguments {
+    /// Directory of the store
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RegistryArguments {
+    /// Speak plain HTTP to this registry (repeat); loopback ones are by themselves
+    #[arg(long, value_name = "HOST")]
+    pub(crate) insecure_registry: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verbosity {
+    /// Log more (repeat); COOPER_LOG sets a filter
+    #[arg(short = 'v', long = "verbose", action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    /// `tty` on a terminal, else `plain`
+    Auto,
+    /// Lines
+    Plain,
+    /// A display that redraws itself
+    Tty,
+    /// One JSON object a line
+    Rawjson,
+    /// Nothing
+    Quiet,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkMode {
+    Default,
+    None,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArguments {
+    /// Directory, tar file, or `-` for a tar or Dockerfile on stdin
+    #[arg(value_name = "CONTEXT")]
+    pub(crate) context: String,
+    /// Dockerfile; `-` for stdin [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<String>,
+    /// Name of the image (repeat)
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub(crate) tag: Vec<String>,
+    /// Stage to build
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Value of an ARG; without a value that of the environment (repeat)
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// Label of the image (repeat)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// Annotation of the manifest (repeat)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) annotation: Vec<String>,
+    /// Platform of the image
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Vec<String>,
+    /// Another context: a directory or docker-image://REFERENCE (repeat)
+    #[arg(long, value_name = "NAME=SOURCE")]
+    pub(crate) build_context: Vec<String>,
+    /// Secret for RUN --mount=type=secret (repeat)
+    #[arg(long, value_name = "id=ID[,src=FILE|,env=NAME]")]
+    pub(crate) secret: Vec<String>,
+    /// Network of the steps
+    #[arg(long, value_enum, default_value = "default")]
+    pub(crate) network: NetworkMode,
+    /// Line for the steps' /etc/hosts (repeat)
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    pub(crate) add_host: Vec<String>,
+    /// Use no cached results
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Use no cached results of these stages (repeat)
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
+    /// Ask registries for base images that the store has
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Not supported yet
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) cache_from: Vec<String>,
+    /// Not supported yet
+    #[arg(long, value_name = "DESTINATION")]
+    pub(crate) cache_to: Vec<String>,
+    /// Where the result goes: type=image|registry|oci|docker|local|tar[,dest=PATH][,push=true]... (repeat)
+    #[arg(short, long, value_name = "OUTPUT")]
+    pub(crate) output: Vec<String>,
+    /// Push the image under its names
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Keep the image in the store, as without --output
+    #[arg(long)]
+    pub(crate) load: bool,
+    /// Not supported yet
+    #[arg(long, value_name = "ID[=SOCKET]")]
+    pub(crate) ssh: Vec<String>,
+    /// Memory of a step: a number with b, k, m or g
+    #[arg(short, long, value_name = "BYTES")]
+    pub(crate) memory: Option<String>,
+    /// Resource limit of steps (repeat)
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimit: Vec<String>,
+    /// Time that a step may take, as 90s, 10m, 1h
+    #[arg(long, alias = "timeout", value_name = "TIME")]
+    pub(crate) step_timeout: Option<String>,
+    /// Only `false` yet
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) provenance: Option<String>,
+    /// Only `false` yet
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) sbom: Option<String>,
+    /// Write the image's digest to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write what was built to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) progress: Progress,
+    /// Show nothing but the image's digest
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Look at the Dockerfile only, and say what is wrong with it
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Steps at once [default: the processors]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) jobs: Option<usize>,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// Accepted as in Docker; nothing that the command writes is kept in any case
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Accepted as in Docker; stdin is always passed on
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Variable; without a value that of the environment (repeat)
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// User
+    #[arg(short, long, value_name = "NAME|UID[:GROUP|GID]")]
+    pub(crate) user: Option<String>,
+    /// Host directory to see read-only (repeat)
+    #[arg(short, long, value_name = "HOST:TARGET:ro")]
+    pub(crate) volume: Vec<String>,
+    /// Program instead of the image's entry point
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// Network
+    #[arg(long, value_enum, default_value = "default")]
+    pub(crate) network: NetworkMode,
+    /// Line for /etc/hosts (repeat)
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    pub(crate) add_host: Vec<String>,
+    /// Memory: a number with b, k, m or g
+    #[arg(short, long, value_name = "BYTES")]
+    pub(crate) memory: Option<String>,
+    /// Resource limit (repeat)
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimit: Vec<String>,
+    /// Time that the command may take, as 90s, 10m, 1h
+    #[arg(long, value_name = "TIME")]
+    pub(crate) timeout: Option<String>,
+    /// Ask the registry even when the store has the image
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Log more (repeat); COOPER_LOG sets a filter
+    #[arg(long, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
+    /// Image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Command and its arguments
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArguments {
+    /// Image (repeat)
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+    /// Platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) progress: Progress,
+    /// Show nothing but the digests
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PushArguments {
+    /// Image (repeat)
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+    /// Platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) progress: Progress,
+    /// Show nothing but the digests
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TagArguments {
+    /// Image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) source: String,
+    /// New name
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) target: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArguments {
+    /// Show digests only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArguments {
+    /// Image (repeat)
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+}
+
+/// Formats of `save`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SaveFormat {
+    /// A tar archive as `docker save` writes it
+    Docker,
+    /// An OCI image layout as a tar archive
+    Oci,
+    /// An OCI image layout as a directory
+    OciDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SaveArguments {
+    /// Image (repeat)
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+    /// File or directory to write
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: PathBuf,
+    /// Format
+    #[arg(long, value_enum, default_value = "docker")]
+    pub(crate) format: SaveFormat,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LoadArguments {
+    /// Archive or layout to read
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) input: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmiArguments {
+    /// Name (repeat)
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArguments {
+    /// Remove all names and cached results, too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Remove cached results not used for this long, as 12h or 7d
+    #[arg(long, value_name = "TIME")]
+    pub(crate) unused_for: Option<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+}

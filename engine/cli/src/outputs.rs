@@ -1,0 +1,159 @@
+//! `--output`: where the result of a build goes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use cooper_image::compression::Compression;
+
+use crate::failure::Failure;
+
+/// One `--output`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Output {
+    /// What is written.
+    pub(crate) kind: Kind,
+    /// Compression of new layers.
+    pub(crate) compression: Compression,
+}
+
+/// What is written, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The image in the store, under these names besides those of `--tag`; perhaps pushed.
+    Image { names: Vec<String>, push: bool },
+    /// An OCI layout: a directory, or an archive.
+    Oci { destination: Destination, directory: Option<bool>, names: Vec<String> },
+    /// An archive as `docker load` reads it.
+    Docker { destination: Destination, names: Vec<String> },
+    /// The file system in a directory.
+    Local { destination: PathBuf },
+    /// The file system in an archive.
+    Tar { destination: Destination },
+}
+
+/// Where an archive goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// A file.
+    Path(PathBuf),
+    /// stdout.
+    Stdout,
+}
+
+/// The keys of each type, besides `type`.
+const KEYS: &[(&str, &[&str])] = &[
+    ("image", &["name", "push", "compression", "oci-mediatypes", "store"]),
+    ("registry", &["name", "compression", "oci-mediatypes"]),
+    ("oci", &["dest", "tar", "name", "compression", "oci-mediatypes"]),
+    ("docker", &["dest", "name", "compression"]),
+    ("local", &["dest"]),
+    ("tar", &["dest"]),
+];
+
+/// Reads `type=oci,dest=PATH`, a directory, or `-`.
+pub(crate) fn parse(text: &str) -> Result<Output, Failure> {
+    let usage = |reason: String| Failure::usage(format!("invalid --output `{text}`: {reason}"));
+    if !text.contains('=') {
+        let kind = match text {
+            "-" => Kind::Tar { destination: Destination::Stdout },
+            path => Kind::Local { destination: path.into() },
+        };
+        return Ok(Output { kind, compression: Compression::Gzip });
+    }
+    let mut fields: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut last: Option<&str> = None;
+    for field in text.split(',') {
+        match field.split_once('=') {
+            Some((key, value)) => {
+                if fields.insert(key.trim(), value).is_some() {
+                    return Err(usage(format!("`{key}` stands twice")));
+                }
+                last = Some(key);
+            }
+            None => {
+                return Err(usage(format!("`{field}` after `{}` has no value", last.unwrap_or("the start"))));
+            }
+        }
+    }
+    let kind = fields.remove("type").ok_or_else(|| usage("it has no type".to_owned()))?;
+    let Some((_, keys)) = KEYS.iter().find(|(name, _)| *name == kind) else {
+        let known: Vec<&str> = KEYS.iter().map(|(name, _)| *name).collect();
+        return Err(usage(format!("`{kind}` is not one of {}", known.join(", "))));
+    };
+    if let Some(unknown) = fields.keys().find(|key| !keys.contains(key)) {
+        return Err(usage(format!("type {kind} has no `{unknown}` here; it has {}", keys.join(", "))));
+    }
+    let flag = |key: &str| match fields.get(key) {
+        None => Ok(None),
+        Some(&"true" | &"1") => Ok(Some(true)),
+        Some(&"false" | &"0") => Ok(Some(false)),
+        Some(other) => Err(usage(format!("`{key}={other}` is neither true nor false"))),
+    };
+    if flag("oci-mediatypes")? == Some(false) {
+        return Err(usage("only OCI media types are written".to_owned()));
+    }
+    let compression = match fields.get("compression").copied() {
+        None | Some("gzip") => Compression::Gzip,
+        Some("zstd") => Compression::Zstd,
+        Some("uncompressed") => Compression::None,
+        Some(other) => {
+            return Err(usage(format!("compression `{other}` is not one of gzip, zstd, uncompressed")));
+        }
+    };
+    let names: Vec<String> =
+        fields.get("name").map(|name| name.split('|').map(str::to_owned).collect()).unwrap_or_default();
+    let destination = || match fields.get("dest") {
+        None => Err(usage("it needs `dest`".to_owned())),
+        Some(&"-") => Ok(Destination::Stdout),
+        Some(path) => Ok(Destination::Path(path.into())),
+    };
+    let kind = match kind {
+        "image" => {
+            if flag("store")? == Some(false) {
+                return Err(usage("the image is always in the store".to_owned()));
+            }
+            Kind::Image { names, push: flag("push")?.unwrap_or(false) }
+        }
+        "registry" => Kind::Image { names, push: true },
+        "oci" => Kind::Oci { destination: destination()?, directory: flag("tar")?.map(|tar| !tar), names },
+        "docker" => Kind::Docker { destination: destination()?, names },
+        "local" => match destination()? {
+            Destination::Path(destination) => Kind::Local { destination },
+            Destination::Stdout => return Err(usage("a directory cannot be stdout".to_owned())),
+        },
+        _ => Kind::Tar { destination: destination()? },
+    };
+    Ok(Output { kind, compression })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_read_or_refused() {
+        let check = |text: &str, kind: Kind| {
+            assert_eq!(parse(text).ok().map(|output| output.kind), Some(kind), "{text}")
+        };
+        let path = |path: &str| Destination::Path(path.into());
+        check("out", Kind::Local { destination: "out".into() });
+        check("-", Kind::Tar { destination: Destination::Stdout });
+        check(
+            "type=oci,dest=x,tar=false",
+            Kind::Oci { destination: path("x"), directory: Some(true), names: vec![] },
+        );
+        check("type=registry,name=a|b", Kind::Image { names: vec!["a".into(), "b".into()], push: true });
+        check("type=docker,dest=-", Kind::Docker { destination: Destination::Stdout, names: vec![] });
+        let refused = |text: &str, part: &str| match parse(text) {
+            Err(Failure::Engine(error)) => assert!(error.to_string().contains(part), "{error}"),
+            other => panic!("{text}: {other:?}"),
+        };
+        refused("type=oci", "it needs `dest`");
+        refused("type=squash,dest=x", "`squash` is not one of");
+        refused("type=oci,dest=x,level=9", "type oci has no `level`");
+        refused("type=oci,dest=x,tar=maybe", "neither true nor false");
+        refused("dest=x", "it has no type");
+        refused("type=tar,dest=x,y", "`y` after `dest` has no value");
+        refused("type=oci,dest=x,compression=lz4", "compression `lz4`");
+    }
+}
