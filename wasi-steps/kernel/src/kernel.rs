@@ -11,7 +11,7 @@ use cooper_x86::interpreter::Exit;
 use cooper_x86::state::CpuState;
 
 use crate::devices::stdio::standard_descriptors;
-use crate::exec;
+use crate::exec::{self, LoadError};
 use crate::files::registry::Registry;
 use crate::futex::Futexes;
 use crate::memory::{AddressSpace, MemoryAccount};
@@ -192,7 +192,9 @@ impl Kernel {
     pub fn report(&self) -> Report {
         let mut report = lock(&self.report).clone();
         let (memory, mappings) = self.memory.reached();
-        let reached = [(memory, LimitKind::Memory), (mappings, LimitKind::Mappings)];
+        let output = self.registry.output.is_exhausted();
+        let reached =
+            [(memory, LimitKind::Memory), (mappings, LimitKind::Mappings), (output, LimitKind::Output)];
         report.limits.extend(reached.into_iter().filter(|(reached, _)| *reached).map(|(_, limit)| limit));
         report.instructions = self.instructions.load(Ordering::Relaxed);
         report.peak_memory = self.memory.peak();
@@ -274,6 +276,7 @@ fn start_init(kernel: &Arc<Kernel>, command: InitCommand) -> Result<(), Errno> {
     let walk = Walk { root: &root, credentials: &command.credentials.filesystem, caller };
     let cwd = kernel.root_fs.resolve(&walk, &root, &command.working_directory, Follow::Yes)?;
     let position = kernel.root_fs.resolve(&walk, &cwd, &command.path, Follow::Yes)?;
+    exec::check_executable(&walk, &position)?;
     let limits = Limits::new(kernel.limits.tasks as u64, kernel.limits.open_files);
     let program = exec::load(
         kernel,
@@ -288,7 +291,11 @@ fn start_init(kernel: &Arc<Kernel>, command: InitCommand) -> Result<(), Errno> {
             no_new_privileges: false,
             stack_limit: limits.soft(resource::STACK),
         },
-    )?;
+    )
+    .map_err(|error| match error {
+        LoadError::Errno(errno) => errno,
+        LoadError::Fatal => Errno::NOEXEC,
+    })?;
     let files = standard_descriptors(kernel)?;
     let image = Program { executable: Some(program.executable) };
     let process = Process::new(1, Actions::new(), limits, image);

@@ -92,12 +92,35 @@ struct MappedProgram {
     count: usize,
 }
 
+/// Why there is no new program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LoadError {
+    /// The caller gets an error and goes on.
+    Errno(Errno),
+    /// What Linux finds out only after the old program is gone: the process ends with `SIGSEGV`.
+    Fatal,
+}
+
+impl From<Errno> for LoadError {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+/// Checks what Linux checks before it looks at the arguments: that the file may be executed.
+pub(crate) fn check_executable(walk: &Walk<'_>, position: &Position) -> Result<(), Errno> {
+    if position.kind() != FileKind::File {
+        return Err(Errno::ACCESS);
+    }
+    position.access(walk, AccessMode::EXECUTE)
+}
+
 /// Loads a program into a new address space.
 ///
 /// `EACCES` for what is not an executable regular file; `ENOEXEC` for what is no program; `ELOOP` for scripts of
 /// scripts of scripts; `E2BIG` for too long arguments; `ETXTBSY` when the file is being written; `ENOMEM`; and
 /// what looking up an interpreter gives.
-pub(crate) fn load(kernel: &Kernel, mut request: ExecRequest<'_>) -> Result<LoadedProgram, Errno> {
+pub(crate) fn load(kernel: &Kernel, mut request: ExecRequest<'_>) -> Result<LoadedProgram, LoadError> {
     check_size(&request)?;
     let name = request.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
     let mut program = open_program(kernel, &request.walk, &request.position)?;
@@ -110,7 +133,7 @@ pub(crate) fn load(kernel: &Kernel, mut request: ExecRequest<'_>) -> Result<Load
         }
         depth += 1;
         if depth > MAX_SCRIPT_DEPTH + 1 {
-            return Err(Errno::LOOP);
+            return Err(Errno::LOOP.into());
         }
         program = follow_script(kernel, &mut request, &mut current, &head)?;
         check_size(&request)?;
@@ -156,10 +179,7 @@ fn check_size(request: &ExecRequest<'_>) -> Result<(), Errno> {
 }
 
 fn open_program(kernel: &Kernel, walk: &Walk<'_>, position: &Position) -> Result<Program, Errno> {
-    if position.kind() != FileKind::File {
-        return Err(Errno::ACCESS);
-    }
-    position.access(walk, AccessMode::EXECUTE)?;
+    check_executable(walk, position)?;
     // A program may be executed without being readable; the kernel reads it all the same.
     let root = FilesystemCredentials::root();
     let reader = Walk { credentials: &root, ..*walk };
@@ -188,7 +208,7 @@ fn read_up_to(handle: &FileHandle, offset: u64, length: usize) -> Result<Vec<u8>
     Ok(bytes)
 }
 
-fn parse_elf(kernel: &Kernel, handle: &FileHandle, head: &[u8], path: &[u8]) -> Result<Elf, Errno> {
+fn parse_elf(kernel: &Kernel, handle: &FileHandle, head: &[u8], path: &[u8]) -> Result<Elf, LoadError> {
     let parsed = Header::parse(head).and_then(|header| {
         let offset = header.program_headers;
         let size = header.table_size();
@@ -205,7 +225,7 @@ fn parse_elf(kernel: &Kernel, handle: &FileHandle, head: &[u8], path: &[u8]) -> 
         } else if head.starts_with(b"\0asm") {
             kernel.hint(format!("cannot execute `{}`: WebAssembly program", String::from_utf8_lossy(path)));
         }
-        Errno::NOEXEC
+        if error == ElfError::Unmappable { LoadError::Fatal } else { Errno::NOEXEC.into() }
     })
 }
 

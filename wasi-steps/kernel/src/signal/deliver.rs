@@ -59,7 +59,7 @@ pub(crate) fn attend(
                     finish_call(task, cpu, call, Some(action));
                 }
                 if run_handler(task, cpu, space, &info, action).is_err() {
-                    send::force(task, SignalInfo::kernel(signal::SEGV));
+                    bad_frame(task, info.number);
                 }
             }
         }
@@ -72,6 +72,14 @@ pub(crate) fn attend(
         return attend(task, cpu, space, None);
     }
     Next::Run
+}
+
+/// A handler whose frame cannot be written: `SIGSEGV`, and if that was the signal, without its handler.
+fn bad_frame(task: &Arc<Task>, number: u32) {
+    if number == signal::SEGV {
+        lock(&task.process().actions()).set(signal::SEGV, Action::default());
+    }
+    send::force(task, SignalInfo::kernel(signal::SEGV));
 }
 
 /// Decides what an interrupted call gives: the call again, or `EINTR`.

@@ -7,14 +7,14 @@ use cooper_vfs::{Capabilities, Errno, Follow, Position};
 
 use super::{Entry, SysError, SysResult, full, partial, stub};
 use crate::cx::{AT_FDCWD, Cx};
-use crate::exec::{self, ExecRequest, MAX_STRING, MAX_STRINGS};
+use crate::exec::{self, ExecRequest, LoadError, MAX_STRING, MAX_STRINGS};
 use crate::files::Kind;
 use crate::signal::{Detail, SignalInfo, signal};
 use crate::task::clone::{CloneFlags, CloneRequest};
 use crate::task::limits::{Limit, resource};
 use crate::task::table::{Node, Table};
 use crate::task::wait4::{self, Heard, WaitOptions, Which};
-use crate::task::{Process, Task, clone, run};
+use crate::task::{ExitStatus, Process, Task, clone, run};
 use crate::wait::lock;
 
 /// The calls of this family.
@@ -290,6 +290,7 @@ fn execveat(cx: &mut Cx<'_>, [fd, path, arguments, environment, flags, _]: [u64;
 }
 
 fn execute(cx: &mut Cx<'_>, position: Position, path: Vec<u8>, arguments: u64, environment: u64) -> SysResult {
+    exec::check_executable(&cx.walk(), &position)?;
     let mut arguments = read_strings(cx, arguments)?;
     if arguments.is_empty() {
         // As Linux since 5.18: a program always has a name.
@@ -307,7 +308,14 @@ fn execute(cx: &mut Cx<'_>, position: Position, path: Vec<u8>, arguments: u64, e
         no_new_privileges: cx.task.no_new_privileges.load(Ordering::Relaxed),
         stack_limit: cx.process().limit(resource::STACK),
     };
-    let program = exec::load(cx.kernel, request)?;
+    let program = match exec::load(cx.kernel, request) {
+        Ok(program) => program,
+        Err(LoadError::Errno(errno)) => return Err(errno.into()),
+        Err(LoadError::Fatal) => {
+            cx.process().begin_exit(ExitStatus::Core(signal::SEGV as u8));
+            return Err(SysError::NoReturn);
+        }
+    };
     crate::task::exec::commit(cx, program)
 }
 

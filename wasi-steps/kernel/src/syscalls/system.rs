@@ -1,13 +1,14 @@
 //! The machine: its name, memory, processors, random bytes; scheduling.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use cooper_vfs::Errno;
+use cooper_vfs::{Capabilities, Errno};
 
 use super::process::task_of;
 use super::{Entry, SysResult, full, partial, stub};
 use crate::cx::Cx;
-use crate::task::Task;
+use crate::task::{Process, Task};
 use crate::wait::lock;
 
 /// The calls of this family.
@@ -15,8 +16,8 @@ pub(crate) const ENTRIES: &[Entry] = &[
     stub(24, "sched_yield", sched_yield, "yields the host thread"),
     full(63, "uname", uname),
     partial(99, "sysinfo", sysinfo, "memory as the step's limit says, no swap, no load"),
-    stub(140, "getpriority", getpriority, "all threads have the same priority"),
-    stub(141, "setpriority", setpriority, "accepted within what an unprivileged process may set; priorities do nothing"),
+    stub(140, "getpriority", getpriority, "the value that setpriority set"),
+    stub(141, "setpriority", setpriority, "checked and kept; threads run as the host likes"),
     stub(142, "sched_setparam", sched_setparam, "see sched_setscheduler"),
     stub(143, "sched_getparam", sched_getparam, "see sched_setscheduler"),
     stub(144, "sched_setscheduler", sched_setscheduler, "only the normal policies; real-time ones are EPERM"),
@@ -81,16 +82,44 @@ fn target(cx: &Cx<'_>, pid: u64) -> Result<Arc<Task>, Errno> {
     }
 }
 
-fn getpriority(_: &mut Cx<'_>, [which, ..]: [u64; 6]) -> SysResult {
-    // The call gives 20 - nice.
-    if which > 2 { Err(Errno::INVAL.into()) } else { Ok(20) }
+/// The processes that a class and an id name. `ESRCH` when there is none.
+fn prioritized(cx: &Cx<'_>, which: u64, who: u64) -> Result<Vec<Arc<Process>>, Errno> {
+    let table = lock(&cx.kernel.table);
+    let own = cx.process().pid();
+    let who = who as u32;
+    let found: Vec<Arc<Process>> = match which {
+        0 if who == 0 => vec![cx.process().clone()],
+        0 => table.tasks.get(&who).map(|task| task.process().clone()).into_iter().collect(),
+        1 => {
+            let group = if who == 0 { table.process(own).map_or(0, |node| node.group) } else { who };
+            table.group(group).map(|node| node.process.clone()).collect()
+        }
+        2 => {
+            let uid = if who == 0 { cx.credentials().user.real } else { who };
+            table.processes.values().filter(|node| node.uid == uid).map(|node| node.process.clone()).collect()
+        }
+        _ => return Err(Errno::INVAL),
+    };
+    if found.is_empty() { Err(Errno::SRCH) } else { Ok(found) }
 }
 
-fn setpriority(_: &mut Cx<'_>, [which, _, nice, ..]: [u64; 6]) -> SysResult {
-    if which > 2 {
-        return Err(Errno::INVAL.into());
+fn getpriority(cx: &mut Cx<'_>, [which, who, ..]: [u64; 6]) -> SysResult {
+    let processes = prioritized(cx, which, who)?;
+    let nice = processes.iter().map(|process| process.nice.load(Ordering::Relaxed)).min().unwrap_or(0);
+    // The call gives 20 - nice, so that it is never negative.
+    Ok((20 - nice) as u64)
+}
+
+fn setpriority(cx: &mut Cx<'_>, [which, who, nice, ..]: [u64; 6]) -> SysResult {
+    let nice = (nice as i32).clamp(-20, 19);
+    for process in prioritized(cx, which, who)? {
+        let old = process.nice.load(Ordering::Relaxed);
+        if nice < old && !cx.credentials().holds(Capabilities::SYS_NICE) {
+            return Err(Errno::ACCESS.into());
+        }
+        process.nice.store(nice, Ordering::Relaxed);
     }
-    if (nice as i32) < 0 { Err(Errno::ACCESS.into()) } else { Ok(0) }
+    Ok(0)
 }
 
 /// Whether a policy is one of the normal ones: OTHER, BATCH, IDLE.

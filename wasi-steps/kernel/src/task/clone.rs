@@ -183,6 +183,7 @@ fn register_task(
         state.threads.push(child.clone());
     }
     if !flags.contains(CloneFlags::THREAD) {
+        process.nice.store(parent.nice.load(Ordering::Relaxed), Ordering::Relaxed);
         process.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         let own = table.process(parent.pid()).ok_or(Errno::SRCH)?;
         let (group, session, grandparent) = (own.group, own.session, own.parent);

@@ -1,6 +1,6 @@
 //! Thread groups.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -82,6 +82,8 @@ pub(crate) struct Process {
     pub(crate) started: Instant,
     /// Set by `execve`: `setpgid` by the parent is refused from then on.
     pub(crate) has_executed: AtomicBool,
+    /// The nice value, which programs can read back and which does nothing.
+    pub(crate) nice: AtomicI32,
     /// `PR_SET_DUMPABLE`.
     pub(crate) dumpable: AtomicU32,
     /// `PR_SET_CHILD_SUBREAPER`.
@@ -103,6 +105,7 @@ impl Process {
             state_changed: WaitQueue::new(),
             started: Instant::now(),
             has_executed: AtomicBool::new(false),
+            nice: AtomicI32::new(0),
             dumpable: AtomicU32::new(1),
             subreaper: AtomicBool::new(false),
         })

@@ -145,6 +145,8 @@ impl Thread {
         };
         let info = match exit {
             Exit::Syscall | Exit::Stopped => return,
+            // An address that is not canonical is a general protection fault, as on the processor.
+            Exit::Fault(fault) if !is_canonical(fault.address) => protection(),
             Exit::Fault(fault) => match self.fault(fault) {
                 Some(info) => info,
                 None => return,
@@ -156,10 +158,7 @@ impl Thread {
             Exit::DivideError => info(signal::FPE, code::INTEGER_DIVIDE, rip, 0, 0),
             Exit::Breakpoint => SignalInfo::kernel(signal::TRAP),
             Exit::Step => info(signal::TRAP, code::TRACE, rip, 1, 0),
-            Exit::GeneralProtection => SignalInfo {
-                detail: Detail::Fault { address: 0, trap: 13, error: 0 },
-                ..SignalInfo::kernel(signal::SEGV)
-            },
+            Exit::GeneralProtection => protection(),
             Exit::FloatingPoint => info(signal::FPE, code::FLOAT_INVALID, rip, 19, 0),
         };
         tracing::trace!(tid = self.task.tid(), rip = format_args!("{rip:#x}"), signal = ?info, "trap");
@@ -197,6 +196,17 @@ impl Thread {
                 Access::Execute => 16,
             };
         Some(SignalInfo { number, errno: 0, code, detail: Detail::Fault { address, trap: 14, error } })
+    }
+}
+
+fn is_canonical(address: u64) -> bool {
+    (address as i64) << 16 >> 16 == address as i64
+}
+
+fn protection() -> SignalInfo {
+    SignalInfo {
+        detail: Detail::Fault { address: 0, trap: 13, error: 0 },
+        ..SignalInfo::kernel(signal::SEGV)
     }
 }
 
