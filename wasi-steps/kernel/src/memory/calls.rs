@@ -337,6 +337,31 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// Removes the mapping of a whole memory object that starts at `address` (`shmdt`). `EINVAL` when none does.
+    pub(crate) fn detach(&self, address: u64) -> Result<(), Errno> {
+        let (object, end) = {
+            let areas = self.read();
+            let area = areas.at(address).filter(|area| area.start == address).ok_or(Errno::INVAL)?;
+            let Backing::Memory { object, offset: 0 } = &area.backing else { return Err(Errno::INVAL) };
+            let object = object.clone();
+            // Parts with other rights belong to it as long as they continue it.
+            let mut end = area.end;
+            for next in areas.overlapping(area.end, HIGHEST_ADDRESS) {
+                match &next.backing {
+                    Backing::Memory { object: other, offset }
+                        if next.start == end && Arc::ptr_eq(other, &object) && *offset == end - address =>
+                    {
+                        end = next.end;
+                    }
+                    _ => break,
+                }
+            }
+            (object, end)
+        };
+        drop(object);
+        self.unmap(address, end - address)
+    }
+
     /// Changes what guest code may do in a range.
     ///
     /// `EINVAL` for a bad range; `ENOMEM` when a part is not mapped (what lies before is changed) or memory is

@@ -13,6 +13,7 @@ mod access;
 pub(crate) mod area;
 mod calls;
 mod fork;
+pub(crate) mod segment;
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -109,7 +110,7 @@ impl MemoryAccount {
 pub(crate) enum MapSource {
     /// A regular file and the name it was opened by.
     File(FileHandle, Option<Position>),
-    /// A `memfd` or another host file without a name.
+    /// A segment or another host file without a name.
     Memory(Arc<SharedMemory>),
     /// `/dev/zero`.
     Zero,

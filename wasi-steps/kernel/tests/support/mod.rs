@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex};
 
 use cooper_kernel::memory::AddressSpace;
 use cooper_kernel::{
-    Credentials, Executor, ExecutorFactory, ExitStatus, Identity, InitCommand, Kernel, KernelConfig, KernelLimits,
-    NetworkPolicy, Report, StepIo,
+    Credentials, Executor, ExecutorFactory, ExitStatus, Identity, InitCommand, Kernel, KernelConfig,
+    KernelLimits, NetworkPolicy, Report, StepIo,
 };
 use cooper_vfs::{
-    Backing, Content, ContentId, ContentStore, ContentTreeId, Directory, Entry, ExactId, HostClock, MemoryStore,
-    Metadata, MountOptions, MountSource, NodeKind, PackWriter, RootFs, RootFsLimits, SpoolFile, Timestamp, TreeBuilder,
+    Backing, Content, ContentId, ContentStore, ContentTreeId, Directory, Entry, ExactId, HostClock,
+    MemoryStore, Metadata, MountOptions, MountSource, NodeKind, PackWriter, RootFs, RootFsLimits, SpoolFile,
+    Timestamp, TreeBuilder,
 };
 use cooper_x86::code::SharedCode;
 use cooper_x86::interpreter::{Exit, Interpreter};
@@ -132,7 +133,12 @@ impl World {
         let mut world = Self {
             store: Arc::new(PackedStore::new()),
             files: Vec::new(),
-            limits: KernelLimits { memory_bytes: 2 << 30, tasks: 200, open_files: 1024, output_bytes: 64 << 20 },
+            limits: KernelLimits {
+                memory_bytes: 2 << 30,
+                tasks: 200,
+                open_files: 1024,
+                output_bytes: 64 << 20,
+            },
             credentials: Credentials::new(0, 0, vec![]),
             environment: vec![b"PATH=/usr/bin:/bin".to_vec(), b"HOME=/root".to_vec()],
             directory: b"/".to_vec(),
@@ -179,7 +185,8 @@ impl World {
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
             let Ok(host_metadata) = entry.path().symlink_metadata() else { continue };
-            let own = metadata((host_metadata.mode() & 0o7777) as u16, host_metadata.uid(), host_metadata.gid());
+            let own =
+                metadata((host_metadata.mode() & 0o7777) as u16, host_metadata.uid(), host_metadata.gid());
             if host_metadata.is_symlink() {
                 let target = std::fs::read_link(entry.path()).expect("it is a link");
                 self.make_link(&path, &target.to_string_lossy());
@@ -206,7 +213,8 @@ impl World {
             done.unwrap_or_else(|error| panic!("{}: {error}", String::from_utf8_lossy(path)));
         }
         let tree = builder.finish().expect("a tree in memory");
-        let root = RootFs::new(tree, self.store.clone(), Arc::new(HostClock), RootFsLimits::ORDINARY).expect("root");
+        let root =
+            RootFs::new(tree, self.store.clone(), Arc::new(HostClock), RootFsLimits::ORDINARY).expect("root");
         root.mount(b"/dev", MountSource::Devices, MountOptions::WRITABLE).expect("devices");
         root
     }
@@ -219,7 +227,9 @@ impl World {
         let (stdout, stderr) = (output(), output());
         let stdio = if self.inherit {
             let own = |descriptor| File::open(format!("/proc/self/fd/{descriptor}")).ok();
-            let write = |number: u32| std::fs::OpenOptions::new().append(true).open(format!("/proc/self/fd/{number}"));
+            let write = |number: u32| {
+                std::fs::OpenOptions::new().append(true).open(format!("/proc/self/fd/{number}"))
+            };
             StepIo { stdin: own(0), stdout: write(1).expect("stdout"), stderr: write(2).expect("stderr") }
         } else {
             let copy = |file: &File| file.try_clone().expect("a descriptor");
@@ -251,6 +261,7 @@ impl World {
     /// Runs a command to its end.
     pub fn run(&self, arguments: &[&str]) -> Outcome {
         let (kernel, mut stdout, mut stderr) = self.kernel();
+        kernel.mount_system().expect("proc and sys");
         kernel.start_init(self.command(arguments)).unwrap_or_else(|errno| panic!("{arguments:?}: {errno}"));
         let status = kernel.wait_init();
         let read = |file: &mut File| {
