@@ -177,7 +177,7 @@ pub(crate) fn save(arguments: SaveArguments) -> Result<ExitCode, Failure> {
         match exports.iter_mut().find(|export| export.descriptor.digest == *record.digest()) {
             Some(export) => export.names.extend(named),
             None => {
-                exports.push(Export { descriptor: record.descriptor, names: named.into_iter().collect() })
+                exports.push(Export { descriptor: record.descriptor, names: named.into_iter().collect() });
             }
         }
     }
@@ -193,12 +193,13 @@ pub(crate) fn save(arguments: SaveArguments) -> Result<ExitCode, Failure> {
         _ => Destination::Path(arguments.output.clone()),
     };
     write_to(&destination, &mut |out| {
-        Ok(match arguments.format {
-            SaveFormat::Docker => cooper_image::archive::write_docker(&store, &exports, out, &transfers)?,
+        let written = match arguments.format {
+            SaveFormat::Docker => cooper_image::archive::write_docker(&store, &exports, out, &transfers),
             SaveFormat::Oci | SaveFormat::OciDir => {
-                cooper_image::archive::write_oci(&store, &exports, out, &transfers)?;
+                cooper_image::archive::write_oci(&store, &exports, out, &transfers)
             }
-        })
+        };
+        Ok(written?)
     })?;
     Ok(ExitCode::SUCCESS)
 }
