@@ -276,6 +276,12 @@ fn secrets_are_in_no_output_and_not_in_the_store() {
 }
 
 #[test]
+fn the_system_calls_are_listed() {
+    let said = Bench::new().run(&["syscalls"]);
+    assert!(said.out.lines().any(|line| line.starts_with("0 ") && line.contains("read")), "{}", said.out);
+}
+
+#[test]
 fn progress_can_be_json() {
     let bench = Bench::new();
     let said = bench.run(&["build", "--progress", "rawjson", "ctx"]);
