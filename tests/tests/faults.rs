@@ -106,7 +106,7 @@ const BAD_LAYERS: &[BadLayer] = &[
     BadLayer {
         name: "a hard link out of the root",
         build: |raw| raw.entry("link", b'1', "../../etc/passwd", b""),
-        named: "link",
+        named: "../../etc/passwd",
     },
     BadLayer {
         name: "a hard link to nothing",
