@@ -196,7 +196,9 @@ impl Kernel {
     pub fn report(&self) -> Report {
         let mut report = lock(&self.report).clone();
         let (memory, mappings) = self.memory.reached();
-        let reached = [(memory, LimitKind::Memory), (mappings, LimitKind::Mappings)];
+        let output = self.registry.output.is_exhausted();
+        let reached =
+            [(memory, LimitKind::Memory), (mappings, LimitKind::Mappings), (output, LimitKind::Output)];
         report.limits.extend(reached.into_iter().filter(|(reached, _)| *reached).map(|(_, limit)| limit));
         report.instructions = self.instructions.load(Ordering::Relaxed);
         report.peak_memory = self.memory.peak();

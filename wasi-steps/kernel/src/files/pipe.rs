@@ -237,12 +237,12 @@ impl FileObject for PipeEnd {
             return Err(Errno::BADF);
         }
         let length = input.remaining();
+        if length == 0 {
+            return Ok(0);
+        }
         let mut state = lock(&self.pipe.state);
         if state.readers == 0 {
             return Err(Errno::PIPE);
-        }
-        if length == 0 {
-            return Ok(0);
         }
         let room = state.capacity.saturating_sub(state.bytes.len());
         if room == 0 || (length <= PIPE_BUF && length > room) {

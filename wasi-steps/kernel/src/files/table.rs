@@ -193,7 +193,11 @@ impl DescriptorTable {
 
     /// Returns how many numbers the table has room for now (`FDSize` of `/proc/self/status`).
     pub(crate) fn capacity(&self) -> usize {
-        self.read().entries.len().max(64).next_power_of_two()
+        match self.read().entries.len() {
+            0..=64 => 64,
+            // Beyond the first, Linux grows tables in powers of two of 128.
+            length => length.div_ceil(128).next_power_of_two() * 128,
+        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Slots> {

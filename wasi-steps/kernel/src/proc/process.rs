@@ -262,7 +262,9 @@ fn process(kernel: &Kernel, pid: u32) -> Result<Arc<Process>, Errno> {
         return Ok(Arc::clone(&node.process));
     }
     // The directory of a thread can be entered by its number too, but is not listed.
-    table.tasks.get(&pid).map(|task| Arc::clone(task.process())).ok_or(Errno::NOENT)
+    let process = table.tasks.get(&pid).map(|task| Arc::clone(task.process())).ok_or(Errno::NOENT)?;
+    // A thread that is still on its way out of a process that was waited for tells nothing any more.
+    table.process(process.pid()).map(|_| process).ok_or(Errno::NOENT)
 }
 
 fn thread(process: &Process, tid: u32) -> Result<Arc<Task>, Errno> {

@@ -123,11 +123,6 @@ impl UnixCore {
         self.mailbox.changed()
     }
 
-    /// Whether the socket has a name already.
-    pub(crate) fn is_bound(&self) -> bool {
-        lock(&self.state).name != UnixName::Unnamed
-    }
-
     /// Gives the socket the name of a file-system node that was just made for it. `EINVAL` when it has one.
     pub(crate) fn bind_path(
         self: &Arc<Self>,
@@ -383,7 +378,9 @@ impl Socket for UnixSocket {
             (Role::Connected(connection), _) => Arc::clone(&connection.peer),
             _ => return Err(Errno::NOTCONN),
         };
-        let from = (self.core.common.kind == SocketType::Datagram).then(|| Address::Unix(state.name.clone()));
+        // A sender without a name has no address.
+        let named = self.core.common.kind == SocketType::Datagram && state.name != UnixName::Unnamed;
+        let from = named.then(|| Address::Unix(state.name.clone()));
         drop(state);
         let sent = peer.put(input, from, ancillary);
         if sent == Err(Errno::PIPE) && !connects {

@@ -407,20 +407,26 @@ fn flock(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
     const EXCLUSIVE: u64 = 2;
     const NONBLOCK: u64 = 4;
     const UNLOCK: u64 = 8;
+    /// Mandatory locks: Linux has removed them and ignores the request.
+    const MANDATORY: u64 = 32;
     let [number, operation, ..] = arguments;
+    if operation & MANDATORY != 0 {
+        return Ok(0);
+    }
+    let mode = match operation & !NONBLOCK {
+        SHARED => Some(Mode::Shared),
+        EXCLUSIVE => Some(Mode::Exclusive),
+        UNLOCK => None,
+        _ => return Err(Errno::INVAL.into()),
+    };
     let file = cx.file(number)?;
     if file.is_path() {
         return Err(Errno::BADF.into());
     }
     let (locks, key) = (&cx.kernel.registry.locks, lock_key(&file));
-    let mode = match operation & !NONBLOCK {
-        SHARED => Mode::Shared,
-        EXCLUSIVE => Mode::Exclusive,
-        UNLOCK => {
-            locks.unflock(&key, file.id());
-            return Ok(0);
-        }
-        _ => return Err(Errno::INVAL.into()),
+    let Some(mode) = mode else {
+        locks.unflock(&key, file.id());
+        return Ok(0);
     };
     let patience = Patience::of(operation & NONBLOCK != 0);
     file.lock_holder().hold(locks, Owner::Description(file.id()));

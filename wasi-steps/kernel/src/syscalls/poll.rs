@@ -221,9 +221,6 @@ fn poll_descriptors(cx: &Cx<'_>, address: u64, count: u64, timeout: Option<Durat
 
 // ---- select
 
-/// The largest number `select` looks at.
-const MAX_SELECT: u64 = 65_536;
-
 fn select(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
     let [count, read, write, except, timeout, _] = arguments;
     let limit = if timeout == 0 {
@@ -266,14 +263,15 @@ const SELECT_SETS: [Ready; 3] = [
 
 /// `EINVAL` for a negative count; `EBADF` for a closed number in a set.
 fn select_descriptors(cx: &Cx<'_>, count: u64, addresses: [u64; 3], timeout: Option<Duration>) -> SysResult {
-    let count = u64::try_from(count as i32).map_err(|_| Errno::INVAL)?.min(MAX_SELECT);
+    let files = cx.files();
+    // Numbers beyond the table's room are not looked at, as on Linux.
+    let count = u64::try_from(count as i32).map_err(|_| Errno::INVAL)?.min(files.capacity() as u64);
     let bytes = count.div_ceil(64) as usize * 8;
     let mut sets: [Vec<u8>; 3] = Default::default();
     for (set, address) in sets.iter_mut().zip(addresses) {
         *set = if address == 0 { vec![0; bytes] } else { cx.memory().read_vec(address, bytes)? };
     }
     let has = |set: &[u8], number: u64| set[number as usize / 8] & (1 << (number % 8)) != 0;
-    let files = cx.files();
     let mut entries = Vec::new();
     for number in 0..count {
         let wanted = std::array::from_fn::<bool, 3, _>(|index| has(&sets[index], number));

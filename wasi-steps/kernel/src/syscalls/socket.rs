@@ -179,14 +179,16 @@ fn bind(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
 }
 
 fn bind_path(cx: &Cx<'_>, core: &Arc<UnixCore>, path: Vec<u8>) -> Result<(), Errno> {
-    if core.is_bound() {
-        return Err(Errno::INVAL);
-    }
     let base = place::base(cx, AT_FDCWD as u64, &path)?;
     let mode = 0o140_000 | 0o777 & !cx.fs().umask();
     let made = cx.kernel.root_fs.make_node(&cx.walk(), &base, &path, mode, 0);
     let position = made.map_err(|error| if error == Errno::EXIST { Errno::ADDRINUSE } else { error })?;
-    core.bind_path(&cx.kernel.registry.unix, path, position.node())
+    // Linux makes the node first, so that a name that exists is told before a socket that is bound.
+    let bound = core.bind_path(&cx.kernel.registry.unix, path.clone(), position.node());
+    if bound.is_err() {
+        cx.kernel.root_fs.unlink(&cx.walk(), &base, &path)?;
+    }
+    bound
 }
 
 fn listen(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {

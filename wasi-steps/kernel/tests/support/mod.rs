@@ -243,6 +243,7 @@ impl World {
             stdio,
             network: NetworkPolicy::None,
         });
+        kernel.mount_system().expect("proc and sys");
         (kernel, stdout, stderr)
     }
 
