@@ -16,12 +16,14 @@
 //! - [`runtime`]: images unpacked and started by other programs;
 //! - [`guests`]: the C programs in `tests/guests`, compiled in their variants;
 //! - [`transcript`]: commands with the answers they have to give;
+//! - [`fuzz`]: stored seeds and their mutations;
 //! - [`measure`]: what a command costs, for the benchmark;
 //! - [`process`]: commands with a deadline.
 #![allow(clippy::print_stdout, reason = "the suites print their results")]
 
 pub mod bases;
 pub mod cooper;
+pub mod fuzz;
 pub mod guests;
 pub mod listing;
 pub mod machine;

@@ -150,7 +150,7 @@ fn fill_directory(
         done.map_err(|error| failed(&item.path, error))?;
         if count % 256 == 0 {
             reporter.event(Event::PhaseProgress {
-                name: &phase,
+                name: phase,
                 what: "files",
                 current: count as u64,
                 total: None,

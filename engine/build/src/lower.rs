@@ -410,7 +410,7 @@ impl Lowering<'_> {
     }
 
     /// The vertex that a `--from` means; `wanted` is told to contexts.
-    fn from_vertex(&mut self, origin: Origin, span: Span, want: &dyn Fn(&mut Wanted)) -> Result<VertexId> {
+    fn vertex_of(&mut self, origin: Origin, span: Span, want: &dyn Fn(&mut Wanted)) -> Result<VertexId> {
         match origin {
             Origin::Scratch => self.scratch(),
             Origin::Stage(index) => match &self.stages[index] {
@@ -884,7 +884,7 @@ impl Lowering<'_> {
         let mut inputs = vec![state.root];
         if !paths.is_empty() {
             inputs.push(match parts.from {
-                Some((origin, span)) => self.from_vertex(origin, span, &want)?,
+                Some((origin, span)) => self.vertex_of(origin, span, &want)?,
                 None => {
                     let (id, wanted) = self.context("")?;
                     want(wanted);
@@ -1026,7 +1026,7 @@ impl Lowering<'_> {
             let id = match from {
                 Some(from) => {
                     let origin = lowering.origin(&from, index, span)?;
-                    lowering.from_vertex(origin, span, &want)?
+                    lowering.vertex_of(origin, span, &want)?
                 }
                 None => {
                     let (id, wanted) = lowering.context("")?;

@@ -10,7 +10,7 @@ use common::Bench;
 
 /// A context with one of everything, and the base image `base`.
 fn bench() -> Bench {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     bench.file("f1", "1", 0o644).file("f2", "2", 0o640).file("dir/inner", "3", 0o600).file(
         "dir/deep/er",
         "4",

@@ -17,7 +17,7 @@ pub(crate) enum Command {
     /// Build an image from a Dockerfile
     Build(Box<BuildArguments>),
     /// Run a command in an image's file system, as a RUN step would
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Bring an image from its registry into the store
     Pull(PullArguments),
     /// Send an image of the store to its registry

@@ -348,7 +348,7 @@ impl Reporter for Terminal {
             Event::PhaseStarted { name } => self.start(Item::Phase(name.to_owned()), name),
             Event::PhaseNote { name, text } => {
                 self.change(&Item::Phase(name.to_owned()), |entry| {
-                    entry.output(format!("{text}\n").as_bytes())
+                    entry.output(format!("{text}\n").as_bytes());
                 });
             }
             Event::PhaseProgress { name, what, current, total } => {

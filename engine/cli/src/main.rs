@@ -54,7 +54,7 @@ fn run() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Build(command) => commands::build::build(*command),
-        Command::Run(command) => commands::run::run(command),
+        Command::Run(command) => commands::run::run(&command),
         Command::Pull(command) => commands::images::pull(command),
         Command::Push(command) => commands::images::push(command),
         Command::Tag(command) => commands::images::tag(command),

@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn outputs_are_read_or_refused() {
         let check = |text: &str, kind: Kind| {
-            assert_eq!(parse(text).ok().map(|output| output.kind), Some(kind), "{text}")
+            assert_eq!(parse(text).ok().map(|output| output.kind), Some(kind), "{text}");
         };
         let path = |path: &str| Destination::Path(path.into());
         check("out", Kind::Local { destination: "out".into() });

@@ -7,7 +7,8 @@
 //!
 //! Gzip is the slowest part of an export, so it is compressed in blocks of [`GZIP_BLOCK`] bytes by several threads.
 //! The blocks are joined into one member, as `pigz` does: each ends on a byte boundary (a sync flush), the checksums
-//! are combined, and the bytes do not depend on the count of threads.
+//! are combined, and the bytes do not depend on the count of threads. A block that a look at its middle shows to be
+//! compressed already (packages, images, archives) is stored: trying costs the most where it gains nothing.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,6 +25,8 @@ use crate::manifest::media_type;
 pub const GZIP_LEVEL: u32 = 5;
 /// Bytes that one thread compresses at a time.
 pub const GZIP_BLOCK: usize = 512 << 10;
+/// Bytes in the middle of a block that tell whether it is worth compressing.
+pub const GZIP_SAMPLE: usize = 64 << 10;
 /// The zstd level, the one that `zstd` itself uses.
 pub const ZSTD_LEVEL: i32 = 3;
 /// Bound on the memory that a zstd frame may ask for, as a power of two: 128 MiB, what `zstd` itself allows.
@@ -262,7 +265,7 @@ fn lost_thread() -> io::Error {
 
 /// What a compressing thread does until no more jobs can come.
 fn compress_blocks(queue: &std::sync::Mutex<Receiver<Job>>) {
-    let mut deflate = Compress::new(flate2::Compression::new(GZIP_LEVEL), false);
+    let mut compressor = BlockCompressor::new();
     loop {
         let job = match queue.lock() {
             Ok(queue) => queue.recv(),
@@ -270,29 +273,60 @@ fn compress_blocks(queue: &std::sync::Mutex<Receiver<Job>>) {
         };
         let Ok((block, result)) = job else { return };
         // Nobody waits any more when the encoder was dropped half way.
-        let _ = result.send(compress_block(&mut deflate, &block));
+        let _ = result.send(compressor.compress(&block));
     }
 }
 
-fn compress_block(deflate: &mut Compress, block: &[u8]) -> io::Result<Block> {
+struct BlockCompressor {
+    best: Compress,
+    quick: Compress,
+    stored: Compress,
+    sample: Vec<u8>,
+}
+
+impl BlockCompressor {
+    fn new() -> Self {
+        let level = |level| Compress::new(flate2::Compression::new(level), false);
+        Self { best: level(GZIP_LEVEL), quick: level(1), stored: level(0), sample: Vec::new() }
+    }
+
+    fn compress(&mut self, block: &[u8]) -> io::Result<Block> {
+        let deflate = if self.is_worth_it(block)? { &mut self.best } else { &mut self.stored };
+        let mut crc = Crc::new();
+        crc.update(block);
+        let mut compressed = Vec::with_capacity(block.len() / 2 + 1024);
+        deflate_all(deflate, block, &mut compressed)?;
+        Ok(Block { compressed, crc })
+    }
+
+    /// Whether the middle of a block shrinks by more than one part in 64 at the quickest level.
+    fn is_worth_it(&mut self, block: &[u8]) -> io::Result<bool> {
+        let Some(start) = block.len().checked_sub(2 * GZIP_SAMPLE).map(|rest| (rest + GZIP_SAMPLE) / 2)
+        else {
+            return Ok(true);
+        };
+        let sample = &block[start..start + GZIP_SAMPLE];
+        self.sample.clear();
+        deflate_all(&mut self.quick, sample, &mut self.sample)?;
+        Ok(self.sample.len() < GZIP_SAMPLE - GZIP_SAMPLE / 64)
+    }
+}
+
+/// Compresses bytes up to a sync flush, which is complete when the compressor leaves room in the output.
+fn deflate_all(deflate: &mut Compress, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     deflate.reset();
-    let mut crc = Crc::new();
-    crc.update(block);
-    let mut compressed = Vec::with_capacity(block.len() / 2 + 1024);
     let mut done = 0;
-    // A sync flush is complete when everything is taken and the compressor leaves room in the output.
     loop {
-        if compressed.capacity() - compressed.len() < 1024 {
-            compressed.reserve(block.len() / 2 + 1024);
+        if out.capacity() - out.len() < 1024 {
+            out.reserve(bytes.len() / 2 + 1024);
         }
         let before = deflate.total_in();
-        let status = deflate
-            .compress_vec(&block[done..], &mut compressed, FlushCompress::Sync)
-            .map_err(io::Error::other)?;
+        let status =
+            deflate.compress_vec(&bytes[done..], out, FlushCompress::Sync).map_err(io::Error::other)?;
         done += usize::try_from(deflate.total_in() - before).map_err(io::Error::other)?;
-        let room_left = compressed.capacity() > compressed.len();
-        if done == block.len() && (room_left || status == Status::BufError) {
-            return Ok(Block { compressed, crc });
+        let room_left = out.capacity() > out.len();
+        if done == bytes.len() && (room_left || status == Status::BufError) {
+            return Ok(());
         }
     }
 }
@@ -345,7 +379,9 @@ mod tests {
                 (state >> 33) as u8
             })
             .collect();
-        assert!(decompress(&compress(Compression::Gzip, &bytes)).unwrap().1 == bytes);
+        let compressed = compress(Compression::Gzip, &bytes);
+        assert!(decompress(&compressed).unwrap().1 == bytes);
+        assert!(compressed.len() < bytes.len() + 1024, "stored, with little around it");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What an OCI image layout consists of, for whoever writes one: a directory or a tar archive.
 //!
-//! An [`Export`] is an image or index of the store with the names it shall have. [`write_layout`] gives its files
+//! An [`Export`] is an image or index of the store with the names it shall have. Its files are given
 //! to a [`Files`] in a fixed order: blobs, then `index.json`, then `oci-layout`, so that a layout directory that was
 //! half written has no index that speaks of missing blobs.
 

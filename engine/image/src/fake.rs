@@ -33,6 +33,8 @@ pub enum Access {
     Basic(String, String),
     /// Whoever has a token of the registry's own service, which wants this name and password.
     Bearer(String, String),
+    /// Whoever has a token of the registry's own service, which gives one to everybody, as Docker Hub's for pulls.
+    Anonymous,
 }
 
 /// What the registry does wrong, for requests that match.
@@ -277,9 +279,8 @@ impl FakeRegistry {
 
     fn token(&self, request: &Request) -> Reply {
         match &self.access {
-            Access::Bearer(name, password) if authorized_basic(request, name, password) => {
-                Reply::new(200).body(format!(r#"{{"token":"{TOKEN}"}}"#))
-            }
+            Access::Bearer(name, password) if authorized_basic(request, name, password) => token_reply(),
+            Access::Anonymous if !request.headers.contains_key("authorization") => token_reply(),
             _ => Reply::error(401, "UNAUTHORIZED"),
         }
     }
@@ -290,7 +291,7 @@ impl FakeRegistry {
             Access::Basic(name, password) => {
                 (authorized_basic(request, name, password), "Basic realm=\"fake\"".to_owned())
             }
-            Access::Bearer(..) => {
+            Access::Bearer(..) | Access::Anonymous => {
                 let allowed = request.headers.get("authorization") == Some(&format!("Bearer {TOKEN}"));
                 (allowed, format!("Bearer realm=\"http://{}/token\",service=\"fake\"", self.address))
             }
@@ -418,6 +419,10 @@ impl FakeRegistry {
 
 /// Answers a request for a part of a repository: the repository, and what follows in the path.
 type Handler = fn(&FakeRegistry, &Request, &str, &str) -> Reply;
+
+fn token_reply() -> Reply {
+    Reply::new(200).body(format!(r#"{{"token":"{TOKEN}"}}"#))
+}
 
 fn take_fault(faults: &mut [Fault], request: &Request) -> Option<Action> {
     let matching = faults.iter_mut().find(|fault| {

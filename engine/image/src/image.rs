@@ -331,7 +331,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Layer`] and the other failures of [`layer::scan`] and [`layer::apply()`]; [`Error::NotFound`] when a
+    /// [`Error::Layer`] and the other failures of [`layer::scan()`] and [`layer::apply()`]; [`Error::NotFound`] when a
     /// layer's blob was pruned.
     pub fn ensure_tree(&self, image: &ImageRecord, limits: &Limits, reporter: &dyn Reporter) -> Result<Tree> {
         let chains = chain_ids(image.layers.iter().map(|layer| &layer.diff_id));

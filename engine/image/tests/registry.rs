@@ -63,7 +63,7 @@ fn with_image(access: Access) -> (FakeRegistry, ImageRecord) {
     let Scratch { store, _directory } = scratch();
     let image = random::image(&store, 7, 3).unwrap();
     let client = match &access {
-        Access::Open => anonymous(),
+        Access::Open | Access::Anonymous => anonymous(),
         Access::Basic(name, password) | Access::Bearer(name, password) => known(&registry, name, password),
     };
     push(&client, &store, &image, &reference(&registry, "app:1")).unwrap();
@@ -79,7 +79,8 @@ fn a_pushed_image_comes_back_the_same() {
         let (registry, image) = with_image(access.clone());
         assert_eq!(registry.tags("app"), ["1"]);
         let Scratch { store, _directory } = scratch();
-        let client = if access == Access::Open { anonymous() } else { known(&registry, "me", "s3cret") };
+        let open = matches!(access, Access::Open | Access::Anonymous);
+        let client = if open { anonymous() } else { known(&registry, "me", "s3cret") };
         let pulled = pull(&client, &store, &reference(&registry, "app:1")).unwrap();
         assert_eq!(pulled, image);
         validate::image(&store, pulled.digest()).unwrap();
@@ -288,4 +289,13 @@ fn the_policy_says_when_the_registry_is_asked() {
     assert_eq!(get(PullPolicy::Missing).unwrap(), first);
     assert_eq!(get(PullPolicy::Always).unwrap(), second);
     assert_eq!(get(PullPolicy::Never).unwrap(), second);
+}
+
+#[test]
+fn a_loopback_registry_may_be_called_by_name() {
+    let (registry, image) = with_image(Access::Open);
+    let Scratch { store, _directory } = scratch();
+    let port = registry.name().rsplit(':').next().unwrap().to_owned();
+    let name: Reference = format!("localhost:{port}/app:1").parse().unwrap();
+    assert_eq!(pull(&anonymous(), &store, &name).unwrap(), image);
 }

@@ -5,7 +5,10 @@
 mod support;
 
 fn main() {
-    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [root, command @ ..] = &arguments[..] else { panic!("usage: guest ROOT PROGRAM [ARGUMENT…]") };
     let mut world = support::World::new();
@@ -16,6 +19,8 @@ fn main() {
     eprintln!("{:?} {:?}", outcome.status, outcome.report);
     std::process::exit(match outcome.status {
         cooper_kernel::ExitStatus::Code(code) => i32::from(code),
-        cooper_kernel::ExitStatus::Signal(number) | cooper_kernel::ExitStatus::Core(number) => 128 + i32::from(number),
+        cooper_kernel::ExitStatus::Signal(number) | cooper_kernel::ExitStatus::Core(number) => {
+            128 + i32::from(number)
+        }
     });
 }

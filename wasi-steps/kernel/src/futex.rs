@@ -7,8 +7,8 @@
 //! What must hold: buckets are locked in the order of their index; the word is read with its bucket locked; the
 //! waiter's own flag says whether it was woken, so a signal that comes at the same time loses nothing.
 
-use std::collections::hash_map::DefaultHasher;
 use std::collections::VecDeque;
+use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -73,8 +73,13 @@ impl Futexes {
     }
 
     /// Waits until woken. `EAGAIN` when the word is not what was expected; `EFAULT` for a bad address.
-    pub(crate) fn wait(&self, task: &Task, space: &AddressSpace, wanted: WaitFor) -> Result<Result<(), WaitEnd>, Errno> {
-        if wanted.address % 4 != 0 {
+    pub(crate) fn wait(
+        &self,
+        task: &Task,
+        space: &AddressSpace,
+        wanted: WaitFor,
+    ) -> Result<Result<(), WaitEnd>, Errno> {
+        if !wanted.address.is_multiple_of(4) {
             return Err(Errno::INVAL);
         }
         let key = space.futex_key(wanted.address, wanted.private)?;
@@ -119,7 +124,11 @@ impl Futexes {
         wake_locked(&mut lock(&self.buckets[Self::index(key)]), key, count, bits)
     }
 
-    fn lock_two(&self, first: FutexKey, second: FutexKey) -> (MutexGuard<'_, Bucket>, Option<MutexGuard<'_, Bucket>>) {
+    fn lock_two(
+        &self,
+        first: FutexKey,
+        second: FutexKey,
+    ) -> (MutexGuard<'_, Bucket>, Option<MutexGuard<'_, Bucket>>) {
         let (one, two) = (Self::index(first), Self::index(second));
         if one == two {
             return (lock(&self.buckets[one]), None);

@@ -14,6 +14,7 @@ use crate::devices::stdio::standard_descriptors;
 use crate::exec::{self, LoadError};
 use crate::files::registry::Registry;
 use crate::futex::Futexes;
+use crate::memory::segment::Segments;
 use crate::memory::{AddressSpace, MemoryAccount};
 use crate::signal::{Actions, SignalSet, signal};
 use crate::sockets::network::NetworkPolicy;
@@ -136,6 +137,8 @@ pub struct Kernel {
     pub(crate) instructions: AtomicU64,
     pub(crate) futexes: Futexes,
     pub(crate) timers: Arc<TimerQueue>,
+    /// System V shared memory.
+    pub(crate) segments: Mutex<Segments>,
     pub(crate) table: Mutex<Table>,
     /// Notified when a task has left for good.
     pub(crate) task_left: Condvar,
@@ -150,6 +153,7 @@ impl Kernel {
             instructions: AtomicU64::new(0),
             futexes: Futexes::default(),
             timers: Arc::default(),
+            segments: Mutex::default(),
             registry: Registry::new(config.network, config.limits.output_bytes),
             root_fs: config.root_fs,
             limits: config.limits,

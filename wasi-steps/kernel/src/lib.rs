@@ -40,7 +40,8 @@ mod time;
 mod wait;
 
 pub use kernel::{
-    Executor, ExecutorFactory, Identity, InitCommand, Kernel, KernelConfig, KernelLimits, LimitKind, Report, StepIo,
+    Executor, ExecutorFactory, Identity, InitCommand, Kernel, KernelConfig, KernelLimits, LimitKind, Report,
+    StepIo,
 };
 pub use sockets::network::NetworkPolicy;
 pub use task::{Credentials, ExitStatus};

@@ -115,7 +115,9 @@ impl TimerQueue {
     fn expire(self: &Arc<Self>, process: &Arc<Process>, number: i32, at: Instant) {
         let (notify, next, overrun) = {
             let mut timers = lock(&process.timers);
-            let Some(timer) = timers.timers.get_mut(&number).filter(|timer| timer.next == Some(at)) else { return };
+            let Some(timer) = timers.timers.get_mut(&number).filter(|timer| timer.next == Some(at)) else {
+                return;
+            };
             let missed = missed_periods(timer, at);
             timer.overrun = missed;
             timer.next = (!timer.interval.is_zero()).then(|| at + timer.interval * (missed as u32 + 1));
@@ -172,12 +174,17 @@ impl Timer {
 }
 
 /// Makes a timer and returns its number. `EAGAIN` when there are too many.
-pub(crate) fn create(process: &Process, real: bool, notify: impl FnOnce(i32) -> Notify) -> Result<i32, Errno> {
+pub(crate) fn create(
+    process: &Process,
+    real: bool,
+    notify: impl FnOnce(i32) -> Notify,
+) -> Result<i32, Errno> {
     let mut timers = lock(&process.timers);
     if timers.timers.len() >= MAX_TIMERS {
         return Err(Errno::AGAIN);
     }
-    let number = (0..=MAX_TIMERS as i32).find(|number| !timers.timers.contains_key(number)).ok_or(Errno::AGAIN)?;
+    let number =
+        (0..=MAX_TIMERS as i32).find(|number| !timers.timers.contains_key(number)).ok_or(Errno::AGAIN)?;
     let timer = Timer { notify: notify(number), real, next: None, interval: Duration::ZERO, overrun: 0 };
     timers.timers.insert(number, timer);
     Ok(number)
@@ -194,7 +201,8 @@ pub(crate) fn set(
     let now = Instant::now();
     let mut timers = lock(&process.timers);
     if number == ALARM {
-        let alarm = Timer { notify: Notify::Alarm, real: true, next: None, interval: Duration::ZERO, overrun: 0 };
+        let alarm =
+            Timer { notify: Notify::Alarm, real: true, next: None, interval: Duration::ZERO, overrun: 0 };
         timers.timers.entry(ALARM).or_insert(alarm);
     }
     let timer = timers.timers.get_mut(&number).ok_or(Errno::INVAL)?;

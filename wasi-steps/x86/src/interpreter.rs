@@ -80,6 +80,8 @@ pub struct Interpreter {
     instructions: u64,
     generation: u64,
     epoch: u64,
+    /// Address of the code map of the last run.
+    map: usize,
     ranges: Vec<Range>,
     targets: Box<[Target; TARGETS]>,
     /// Blocks that belong to this thread alone, by address.
@@ -118,6 +120,7 @@ impl Interpreter {
             machine: Box::new(Machine::new()),
             instructions: 0,
             generation: 0,
+            map: 0,
             ranges: Vec::new(),
             targets: Box::new([NO_TARGET; TARGETS]),
             generated: HashMap::default(),
@@ -141,9 +144,11 @@ impl Interpreter {
         stop: &AtomicU8,
     ) -> Exit {
         let (generation, epoch) = (code.generation(), self.shared.epoch());
-        if generation != self.generation || epoch != self.epoch {
+        // Generations of two maps say nothing about each other, so the map is remembered too.
+        let map = std::ptr::from_ref(code).addr();
+        if generation != self.generation || epoch != self.epoch || map != self.map {
             self.forget();
-            (self.generation, self.epoch) = (generation, epoch);
+            (self.generation, self.epoch, self.map) = (generation, epoch, map);
         }
         self.machine.load(cpu);
         let control = host::enter_float(cpu.mxcsr);
@@ -153,8 +158,9 @@ impl Interpreter {
         exit
     }
 
-    /// Drops everything remembered about code.
-    fn forget(&mut self) {
+    /// Drops everything remembered about code: for a thread that goes on with another program, whose code map could lie
+    /// where the old one lay.
+    pub fn forget(&mut self) {
         self.drops += 1;
         self.ranges.clear();
         self.targets.fill(NO_TARGET);

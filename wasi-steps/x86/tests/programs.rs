@@ -268,3 +268,13 @@ fn locked_additions_of_several_threads_are_not_lost() {
     assert_eq!(guest.memory.load::<u64>(DATA), Ok(15_000));
     assert_eq!(guest.memory.load::<u64>(DATA + 8), Ok(15_000));
 }
+
+#[test]
+fn another_code_map_with_the_same_generation_is_noticed() {
+    let mut guest = Guest::new(SUM, file());
+    assert_eq!(guest.run(), Exit::Syscall);
+    let none = Map { ranges: Vec::new() };
+    guest.cpu.rip = CODE;
+    let exit = guest.interpreter.run(&mut guest.cpu, &guest.memory, &none, &AtomicU8::new(0));
+    assert_eq!(exit, Exit::Fault(Fault { address: CODE, access: Access::Execute }));
+}

@@ -1,6 +1,14 @@
 //! A bench for builds: a store and a context in temporary directories, images from a table, steps that are played.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "test support")]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::semicolon_if_nothing_returned,
+    reason = "test support"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;

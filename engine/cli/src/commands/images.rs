@@ -21,7 +21,7 @@ use cooper_image::reference::Reference;
 use cooper_image::store::{PruneOptions, Store, TagsToo};
 
 use super::build::{push_image, references, write_to};
-use super::values;
+use super::values::{self, table};
 use crate::arguments::{
     ImagesArguments, InspectArguments, LoadArguments, PruneArguments, PullArguments, PushArguments,
     RmiArguments, SaveArguments, SaveFormat, TagArguments,
@@ -133,22 +133,6 @@ pub(crate) fn images(arguments: ImagesArguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Rows with their columns below each other.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |row: &[String; N]| {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        cells.join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
 /// `cooper inspect`
 pub(crate) fn inspect(arguments: InspectArguments) -> Result<ExitCode, Failure> {
     let store = open_store(&arguments.store)?;
@@ -177,7 +161,7 @@ pub(crate) fn save(arguments: SaveArguments) -> Result<ExitCode, Failure> {
         match exports.iter_mut().find(|export| export.descriptor.digest == *record.digest()) {
             Some(export) => export.names.extend(named),
             None => {
-                exports.push(Export { descriptor: record.descriptor, names: named.into_iter().collect() })
+                exports.push(Export { descriptor: record.descriptor, names: named.into_iter().collect() });
             }
         }
     }
@@ -193,12 +177,13 @@ pub(crate) fn save(arguments: SaveArguments) -> Result<ExitCode, Failure> {
         _ => Destination::Path(arguments.output.clone()),
     };
     write_to(&destination, &mut |out| {
-        Ok(match arguments.format {
-            SaveFormat::Docker => cooper_image::archive::write_docker(&store, &exports, out, &transfers)?,
+        let written = match arguments.format {
+            SaveFormat::Docker => cooper_image::archive::write_docker(&store, &exports, out, &transfers),
             SaveFormat::Oci | SaveFormat::OciDir => {
-                cooper_image::archive::write_oci(&store, &exports, out, &transfers)?;
+                cooper_image::archive::write_oci(&store, &exports, out, &transfers)
             }
-        })
+        };
+        Ok(written?)
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -299,15 +284,4 @@ pub(crate) fn prune(arguments: PruneArguments) -> Result<ExitCode, Failure> {
         bytes(pruned.bytes)
     ));
     Ok(ExitCode::SUCCESS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_are_below_each_other() {
-        let rows = [["A", "B"], ["long", "x"]].map(|row| row.map(str::to_owned));
-        assert_eq!(table(&rows), "A     B\nlong  x");
-    }
 }

@@ -44,7 +44,7 @@ const NOT_FOUND: u8 = 127;
 const HOSTNAME: &str = "cooper";
 
 /// Runs the command.
-pub(crate) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     match try_run(arguments) {
         Ok(code) => Ok(ExitCode::from(code)),
         Err(Failure::Engine(error)) => {
@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     }
 }
 
-fn try_run(arguments: RunArguments) -> Result<u8, Failure> {
+fn try_run(arguments: &RunArguments) -> Result<u8, Failure> {
     environment::start_logging(arguments.verbose);
     let store = open_store(&arguments.store)?;
     let cancel = CancelToken::new();
@@ -72,7 +72,7 @@ fn try_run(arguments: RunArguments) -> Result<u8, Failure> {
         None => provider.pull(&images::reference(&arguments.image)?, &platform, &cancel)?,
     };
     let tree = provider.tree(&image, &|_, _, _| {}, &cancel)?;
-    let request = request(&arguments, &store, &image, tree, &cancel)?;
+    let request = request(arguments, &store, &image, tree, &cancel)?;
     let runner = runner::runner(store.path())?;
     let outcome = runner.run(&request, &mut Passthrough, &cancel).map_err(|error| {
         let code = match &error {

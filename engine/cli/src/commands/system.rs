@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::commands::values::table;
 use crate::failure::Failure;
 
 /// Shows the version.
@@ -12,5 +13,15 @@ pub(crate) fn version() -> Result<ExitCode, Failure> {
 
 /// Shows the table of system calls.
 pub(crate) fn syscalls() -> Result<ExitCode, Failure> {
-    Err(Failure::unsupported("the table of system calls"))
+    let mut rows = vec![["NUMBER", "NAME", "LEVEL", "NOTE"].map(str::to_owned)];
+    rows.extend(cooper_kernel::syscalls::table().map(|entry| {
+        [
+            entry.number.to_string(),
+            entry.name.to_owned(),
+            entry.level.name().to_owned(),
+            entry.note.to_owned(),
+        ]
+    }));
+    crate::say(&table(&rows));
+    Ok(ExitCode::SUCCESS)
 }

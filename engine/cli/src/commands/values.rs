@@ -137,6 +137,22 @@ pub(crate) fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, Str
         .collect()
 }
 
+/// Rows with their columns below each other.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,5 +188,11 @@ mod tests {
             Some(BTreeMap::from([("nofile".to_owned(), (10, 20)), ("core".to_owned(), (0, 0))]))
         );
         assert!(limits(None, &["files=1".to_owned()], None, "--timeout").is_err());
+    }
+
+    #[test]
+    fn columns_are_below_each_other() {
+        let rows = [["A", "B"], ["long", "x"]].map(|row| row.map(str::to_owned));
+        assert_eq!(table(&rows), "A     B\nlong  x");
     }
 }

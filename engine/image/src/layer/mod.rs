@@ -1,7 +1,7 @@
 //! Layers: changes to a file system as a tar archive.
 //!
-//! [`scan`] reads a layer once - digest, decompressor, diff ID, tar, contents into a pack - and gives what it would
-//! do, [`Operations`]; [`apply`] does that to a tree. So the layers of an image are scanned in parallel and applied in
+//! [`scan()`] reads a layer once - digest, decompressor, diff ID, tar, contents into a pack - and gives what it would
+//! do, [`Operations`]; [`apply()`] does that to a tree. So the layers of an image are scanned in parallel and applied in
 //! order. [`write()`] is the way back: changes to tar to diff ID to compressor to digest, in one pass. This module is
 //! the only place where OCI's layer rules (image spec 1.1, layer.md) meet the tree.
 //!

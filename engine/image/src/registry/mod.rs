@@ -682,3 +682,35 @@ fn header(text: &str) -> Result<HeaderValue> {
         message: "a header is not valid".to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_and_named_registries_are_spoken_to_without_tls() {
+        let insecure = BTreeSet::from(["plain.example:5000".to_owned()]);
+        let client = Client::new(ClientOptions { insecure, ..ClientOptions::anonymous() }).unwrap();
+        let check = |reference: &str, plain: bool| {
+            let reference: Reference = reference.parse().unwrap();
+            assert_eq!(client.uses_http(reference.registry()), plain, "{reference}");
+        };
+        check("localhost:5000/a", true);
+        check("127.0.0.1/a", true);
+        check("plain.example:5000/a", true);
+        check("plain.example/a", false);
+        check("debian", false);
+        check("127.0.0.1.example/a", false);
+    }
+
+    #[test]
+    fn tls_needs_somebody_to_trust() {
+        let roots = TrustRoots::Certificates(vec![b"no certificate".to_vec()]);
+        let client = Client::new(ClientOptions { roots, ..ClientOptions::anonymous() }).unwrap();
+        let error = client.resolve(&"registry.example/a".parse().unwrap()).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "cannot use TLS: no trusted certificates were found (SSL_CERT_FILE names a bundle)"
+        );
+    }
+}

@@ -14,6 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::write::Disk;
 use crate::error::{Error, Result};
@@ -40,9 +41,14 @@ impl Lease {
             let name = random_name().map_err(|error| disk.failed("name a lease in", WORK, error))?;
             let lock_path = format!("{WORK}/{name}{LOCK}");
             let lock = disk.create(&lock_path).map_err(|error| disk.failed("create", &lock_path, error))?;
-            let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
-            // Between the two calls another process may have taken the file for a dead one's and removed it.
-            let ours = locked.is_ok() && lock.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
+            let locked = match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => true,
+                // Another process looks at it at this moment, and takes it for a dead one's.
+                Err(Errno::WOULDBLOCK) => false,
+                Err(error) => return Err(disk.failed("lock", &lock_path, error.into())),
+            };
+            // Or did so between the two calls, and removed it.
+            let ours = locked && lock.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
             if ours {
                 disk.create_directory(&format!("{WORK}/{name}"))?;
                 let prefix = String::new();

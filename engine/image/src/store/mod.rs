@@ -9,7 +9,7 @@
 //! anywhere and no name points at anything incomplete. What nothing speaks of is garbage for [`Store::prune`].
 //!
 //! What must hold:
-//! - every write goes through [`write`];
+//! - every write goes through [`mod@write`];
 //! - what a process relies on it holds (a record in the index under its lease) before it looks whether it is there;
 //! - lock order: the index, then one of the memory caches; never two caches at once.
 

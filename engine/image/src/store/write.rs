@@ -4,7 +4,7 @@
 )]
 //! The one place through which the store writes.
 //!
-//! A [`Disk`] is the store's directory and how careful to be with it. Files are made under a temporary name, filled,
+//! A `Disk` is the store's directory and how careful to be with it. Files are made under a temporary name, filled,
 //! made durable as the policy says, and renamed; the index is written in transactions that ask here first. So a test
 //! can put a [`Gate`] in front of every write: a full disk, or a crash after any number of them.
 //!

@@ -157,8 +157,13 @@ impl Elf {
         if table.len() != header.table_size() {
             return Err(ElfError::Truncated);
         }
-        let mut elf =
-            Self { header, segments: Vec::new(), interpreter: None, alignment: PAGE_SIZE, program_headers_address: None };
+        let mut elf = Self {
+            header,
+            segments: Vec::new(),
+            interpreter: None,
+            alignment: PAGE_SIZE,
+            program_headers_address: None,
+        };
         for entry in table.chunks_exact(PROGRAM_HEADER_SIZE) {
             match word(entry, 0) {
                 1 => elf.add_segment(entry, file_size)?,
@@ -295,15 +300,29 @@ mod tests {
 
     #[test]
     fn absurd_headers_are_refused() {
-        let check = |segments: &[[u64; 6]], expected| assert_eq!(parse(&file(2, 0x40_0100, segments), 0x2000), Err(expected));
+        let check = |segments: &[[u64; 6]], expected| {
+            assert_eq!(parse(&file(2, 0x40_0100, segments), 0x2000), Err(expected));
+        };
         check(&[[1, 5, 0, 0x40_0000, 0x3000, 0x3000]], ElfError::Truncated);
-        check(&[[1, 5, 0, 0x40_0000, 0x1000, 0x10]], ElfError::Absurd("segment larger in the file than in memory"));
-        check(&[[1, 5, 0, 0x40_0000, 0x10, 0xffff_ffff_ffff]], ElfError::Absurd("segment outside the address space"));
-        check(&[[1, 5, 0, u64::MAX - 4095, 0x10, 0x2000]], ElfError::Absurd("segment outside the address space"));
+        check(
+            &[[1, 5, 0, 0x40_0000, 0x1000, 0x10]],
+            ElfError::Absurd("segment larger in the file than in memory"),
+        );
+        check(
+            &[[1, 5, 0, 0x40_0000, 0x10, 0xffff_ffff_ffff]],
+            ElfError::Absurd("segment outside the address space"),
+        );
+        check(
+            &[[1, 5, 0, u64::MAX - 4095, 0x10, 0x2000]],
+            ElfError::Absurd("segment outside the address space"),
+        );
         check(&[[1, 5, u64::MAX - 4095, 0x40_0000, 0x1000, 0x1000]], ElfError::Truncated);
         check(&[[1, 5, 1, 0x40_0000, 0x10, 0x10]], ElfError::Unmappable);
         check(&[TEXT, [1, 6, 0, 0x40_0800, 0x10, 0x10]], ElfError::Unmappable);
-        check(&[TEXT, [1, 6, 0, 0x40_0000, 0x10, 0x10]], ElfError::Absurd("segments overlap or are out of order"));
+        check(
+            &[TEXT, [1, 6, 0, 0x40_0000, 0x10, 0x10]],
+            ElfError::Absurd("segments overlap or are out of order"),
+        );
         check(&[[4, 5, 0, 0x40_0000, 0x10, 0x10]], ElfError::Absurd("nothing to load"));
         check(&[TEXT, [3, 4, 0x1ff0, 0, 0x20, 0]], ElfError::Truncated);
         check(&[TEXT, [3, 4, 0, 0, 1, 0]], ElfError::Absurd("length of the interpreter's path"));

@@ -158,7 +158,8 @@ pub(crate) fn load(kernel: &Kernel, mut request: ExecRequest<'_>) -> Result<Load
         ..MapRequest::zeros(stack_bottom, stack_size, Rights::READ | Rights::WRITE, "[stack]")
     };
     space.map(stack_request)?;
-    let pointer = build_stack(kernel, &request, &space, &main, interpreter.as_ref(), &credentials, secure, stack_size)?;
+    let pointer =
+        build_stack(kernel, &request, &space, &main, interpreter.as_ref(), &credentials, secure, stack_size)?;
     let entry = interpreter.map_or(main.entry, |interpreter| interpreter.entry);
     Ok(LoadedProgram {
         space: Arc::new(space),
@@ -274,10 +275,11 @@ fn load_interpreter(
     if *end != 0 || path.contains(&0) {
         return Err(Errno::NOEXEC);
     }
-    let position = kernel.root_fs.resolve(&request.walk, &request.cwd, path, Follow::Yes).inspect_err(|_| {
-        let (program, path) = (String::from_utf8_lossy(&request.path), String::from_utf8_lossy(path));
-        kernel.hint(format!("cannot execute `{program}`: its dynamic loader is missing: `{path}`"));
-    })?;
+    let position =
+        kernel.root_fs.resolve(&request.walk, &request.cwd, path, Follow::Yes).inspect_err(|_| {
+            let (program, path) = (String::from_utf8_lossy(&request.path), String::from_utf8_lossy(path));
+            kernel.hint(format!("cannot execute `{program}`: its dynamic loader is missing: `{path}`"));
+        })?;
     let interpreter = open_program(kernel, &request.walk, &position)?;
     let head = read_head(&interpreter.handle)?;
     // Linux: a bad interpreter is ELIBBAD, as the program itself is sound.
@@ -323,7 +325,12 @@ fn reserve(space: &AddressSpace, span: u64, alignment: u64) -> Result<u64, Errno
     Ok((start + extra) & !(alignment - 1))
 }
 
-fn map_segment(space: &AddressSpace, program: &Program, segment: &elf::Segment, bias: u64) -> Result<(), Errno> {
+fn map_segment(
+    space: &AddressSpace,
+    program: &Program,
+    segment: &elf::Segment,
+    bias: u64,
+) -> Result<(), Errno> {
     let start = segment.address.wrapping_add(bias);
     let page = page_down(start);
     let file_end = start.checked_add(segment.file_size).ok_or(Errno::NOEXEC)?;

@@ -132,7 +132,13 @@ mod tests {
     use super::*;
 
     fn contents<'a>(arguments: &'a [Vec<u8>], environment: &'a [Vec<u8>]) -> StackContents<'a> {
-        StackContents { arguments, environment, file_name: b"/bin/x", random: [7; 16], auxiliary: &[(6, 4096)] }
+        StackContents {
+            arguments,
+            environment,
+            file_name: b"/bin/x",
+            random: [7; 16],
+            auxiliary: &[(6, 4096)],
+        }
     }
 
     #[test]

@@ -6,8 +6,8 @@ use cooper_x86::state::{CpuState, FLAGS_WRITABLE, MXCSR_INITIAL, X87, flag, regi
 
 use super::pending::INFO_SIZE;
 use super::{
-    Action, AlternateStack, DefaultAction, Detail, SIG_DFL, SIG_IGN, SignalInfo, SignalSet, action_flag, default_action,
-    send, signal,
+    Action, AlternateStack, DefaultAction, Detail, SIG_DFL, SIG_IGN, SignalInfo, SignalSet, action_flag,
+    default_action, send, signal,
 };
 use crate::memory::AddressSpace;
 use crate::syscalls::SysError;
@@ -307,7 +307,8 @@ fn restore(task: &Task, cpu: &mut CpuState, space: &AddressSpace) -> Result<(), 
     }
     task.set_mask(SignalSet(word(CONTEXT + MASK)));
     let flags = word(CONTEXT + 24) as u32;
-    let stack = AlternateStack { base: word(CONTEXT + 16), size: word(CONTEXT + 32), flags: flags & AUTO_DISARM };
+    let stack =
+        AlternateStack { base: word(CONTEXT + 16), size: word(CONTEXT + 32), flags: flags & AUTO_DISARM };
     *lock(&task.alternate_stack) = if flags & DISABLED != 0 { AlternateStack::NONE } else { stack };
     Ok(())
 }

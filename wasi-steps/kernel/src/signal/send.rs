@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{SIG_DFL, SignalInfo, SignalSet, default_action, DefaultAction, number::FIRST_REALTIME, signal};
+use super::{DefaultAction, SIG_DFL, SignalInfo, SignalSet, default_action, number::FIRST_REALTIME, signal};
 use crate::task::process::{ExitStatus, ProcessState};
 use crate::task::table::{Report, Table};
 use crate::task::{Process, Task, exit};

@@ -20,17 +20,42 @@ pub(crate) const ENTRIES: &[Entry] = &[
     partial(25, "mremap", mremap, "private pages are copied when a mapping moves"),
     partial(26, "msync", msync, "shared maps are coherent already; tells the file system of the writes"),
     partial(27, "mincore", mincore, "mapped pages count as resident"),
-    partial(28, "madvise", madvise, "DONTNEED and FREE drop pages at once; REMOVE is refused; other advice does nothing"),
+    partial(
+        28,
+        "madvise",
+        madvise,
+        "DONTNEED and FREE drop pages at once; REMOVE is refused; other advice does nothing",
+    ),
     stub(149, "mlock", lock_range, "nothing is ever paged out by the kernel itself"),
     stub(150, "munlock", lock_range, "see mlock"),
     stub(151, "mlockall", lock_all, "see mlock"),
     stub(152, "munlockall", nothing, "see mlock"),
     stub(325, "mlock2", lock_range, "see mlock"),
     refused(216, "remap_file_pages", super::unimplemented::invalid, "EINVAL: obsolete"),
-    partial(324, "membarrier", membarrier, "the global and private commands; every kernel entry is a barrier"),
-    refused(329, "pkey_mprotect", super::unimplemented::invalid, "EINVAL, as on processors without protection keys"),
-    refused(330, "pkey_alloc", super::unimplemented::no_space, "ENOSPC, as on processors without protection keys"),
-    refused(331, "pkey_free", super::unimplemented::invalid, "EINVAL, as on processors without protection keys"),
+    partial(
+        324,
+        "membarrier",
+        membarrier,
+        "the global and private commands; every kernel entry is a barrier",
+    ),
+    refused(
+        329,
+        "pkey_mprotect",
+        super::unimplemented::invalid,
+        "EINVAL, as on processors without protection keys",
+    ),
+    refused(
+        330,
+        "pkey_alloc",
+        super::unimplemented::no_space,
+        "ENOSPC, as on processors without protection keys",
+    ),
+    refused(
+        331,
+        "pkey_free",
+        super::unimplemented::invalid,
+        "EINVAL, as on processors without protection keys",
+    ),
 ];
 
 fn rights(bits: u64) -> Result<Rights, Errno> {
@@ -55,7 +80,7 @@ fn mmap(cx: &mut Cx<'_>, [address, length, protection, flags, fd, offset]: [u64;
     if flags.contains(MapFlags::HUGETLB) {
         return Err(Errno::NOMEM.into());
     }
-    if length == 0 || offset % PAGE_SIZE != 0 {
+    if length == 0 || !offset.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::INVAL.into());
     }
     let shared = flags.contains(MapFlags::SHARED);
@@ -110,7 +135,9 @@ fn mremap(cx: &mut Cx<'_>, [old, old_length, new_length, flags, new, _]: [u64; 6
     const MAY_MOVE: u64 = 1;
     const FIXED: u64 = 2;
     const DONT_UNMAP: u64 = 4;
-    if flags & !(MAY_MOVE | FIXED | DONT_UNMAP) != 0 || (flags & (FIXED | DONT_UNMAP) != 0 && flags & MAY_MOVE == 0) {
+    if flags & !(MAY_MOVE | FIXED | DONT_UNMAP) != 0
+        || (flags & (FIXED | DONT_UNMAP) != 0 && flags & MAY_MOVE == 0)
+    {
         return Err(Errno::INVAL.into());
     }
     let keep_old = flags & DONT_UNMAP != 0;
@@ -193,9 +220,10 @@ fn membarrier(_: &mut Cx<'_>, [command, flags, ..]: [u64; 6]) -> SysResult {
 
 /// A barrier on every processor that runs a thread of this host process.
 fn barrier() {
-    // Without the host's call a fence of this thread is all there is; the registered form is for cheap speed only.
-    let global = rustix::thread::membarrier(rustix::thread::MembarrierCommand::PrivateExpedited);
-    if global.is_err() {
+    use rustix::thread::{MembarrierCommand, membarrier};
+    // The host wants the intent to use it first; without its call a fence of this thread is all there is.
+    let registered = membarrier(MembarrierCommand::RegisterPrivateExpedited);
+    if registered.and_then(|()| membarrier(MembarrierCommand::PrivateExpedited)).is_err() {
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     }
 }

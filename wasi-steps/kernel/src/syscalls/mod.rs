@@ -10,6 +10,7 @@ mod credentials;
 mod descriptor;
 mod directory;
 mod file;
+mod ipc;
 mod memory;
 mod metadata;
 mod poll;
@@ -125,6 +126,7 @@ const FAMILIES: &[&[Entry]] = &[
     descriptor::ENTRIES,
     directory::ENTRIES,
     file::ENTRIES,
+    ipc::ENTRIES,
     memory::ENTRIES,
     metadata::ENTRIES,
     poll::ENTRIES,

@@ -34,9 +34,19 @@ pub(crate) const ENTRIES: &[Entry] = &[
     full(124, "getsid", getsid),
     full(95, "umask", |cx, [mask, ..]| Ok(cx.fs().set_umask(mask as u32).into())),
     partial(97, "getrlimit", getrlimit, "see prlimit64"),
-    partial(98, "getrusage", getrusage, "processor time and peak memory; other figures are 0; time counts as user time"),
+    partial(
+        98,
+        "getrusage",
+        getrusage,
+        "processor time and peak memory; other figures are 0; time counts as user time",
+    ),
     full(100, "times", times),
-    partial(157, "prctl", prctl, "what programs use; tracing, speculation and memory layout options are EINVAL"),
+    partial(
+        157,
+        "prctl",
+        prctl,
+        "what programs use; tracing, speculation and memory layout options are EINVAL",
+    ),
     partial(158, "arch_prctl", arch_prctl, "FS and GS base; shadow stacks and CPUID faulting are refused"),
     partial(160, "setrlimit", setrlimit, "see prlimit64"),
     full(186, "gettid", gettid),
@@ -46,10 +56,20 @@ pub(crate) const ENTRIES: &[Entry] = &[
     partial(272, "unshare", unshare, "files and fs; namespaces are EPERM"),
     full(273, "set_robust_list", set_robust_list),
     full(274, "get_robust_list", get_robust_list),
-    partial(302, "prlimit64", prlimit64, "FSIZE, STACK, DATA, NOFILE, NPROC and CORE act; CPU, RSS and the rest are kept only"),
+    partial(
+        302,
+        "prlimit64",
+        prlimit64,
+        "FSIZE, STACK, DATA, NOFILE, NPROC and CORE act; CPU, RSS and the rest are kept only",
+    ),
     full(322, "execveat", execveat),
     partial(435, "clone3", clone3, "no new namespaces, no set_tid, no cgroup"),
-    stub(135, "personality", personality, "only the default, PER_LINUX, and ADDR_NO_RANDOMIZE, which holds anyway"),
+    stub(
+        135,
+        "personality",
+        personality,
+        "only the default, PER_LINUX, and ADDR_NO_RANDOMIZE, which holds anyway",
+    ),
 ];
 
 fn getpid(cx: &mut Cx<'_>, _: [u64; 6]) -> SysResult {
@@ -231,8 +251,11 @@ fn unshare(cx: &mut Cx<'_>, [flags, ..]: [u64; 6]) -> SysResult {
 fn read_strings(cx: &Cx<'_>, address: u64) -> Result<Vec<Vec<u8>>, Errno> {
     let mut strings = Vec::new();
     let mut total = 0;
-    // Linux takes a null array as an empty one.
-    while address != 0 {
+    if address == 0 {
+        // Linux takes a null array as an empty one.
+        return Ok(strings);
+    }
+    loop {
         let pointer: u64 = cx.memory().load(address.wrapping_add(8 * strings.len() as u64))?;
         if pointer == 0 {
             break;
@@ -289,7 +312,13 @@ fn execveat(cx: &mut Cx<'_>, [fd, path, arguments, environment, flags, _]: [u64;
     execute(cx, position, name, arguments, environment)
 }
 
-fn execute(cx: &mut Cx<'_>, position: Position, path: Vec<u8>, arguments: u64, environment: u64) -> SysResult {
+fn execute(
+    cx: &mut Cx<'_>,
+    position: Position,
+    path: Vec<u8>,
+    arguments: u64,
+    environment: u64,
+) -> SysResult {
     exec::check_executable(&cx.walk(), &position)?;
     let mut arguments = read_strings(cx, arguments)?;
     if arguments.is_empty() {
@@ -395,7 +424,8 @@ fn waitid(cx: &mut Cx<'_>, [class, id, info, options, usage, _]: [u64; 6]) -> Sy
     if info != 0 {
         let bytes = heard.map_or([0; 128], |heard| {
             let (code, status) = heard.code_and_status();
-            let detail = Detail::Child { pid: heard.pid, uid: heard.uid, status, user_ticks: 0, system_ticks: 0 };
+            let detail =
+                Detail::Child { pid: heard.pid, uid: heard.uid, status, user_ticks: 0, system_ticks: 0 };
             SignalInfo { number: signal::CHLD, errno: 0, code, detail }.to_bytes()
         });
         cx.memory().write_bytes(info, &bytes)?;
@@ -449,7 +479,9 @@ pub(super) fn process_of(cx: &Cx<'_>, pid: u64) -> Result<Arc<Process>, Errno> {
 pub(super) fn may_inspect(cx: &Cx<'_>, process: &Process) -> bool {
     let own = cx.credentials();
     let Some(other) = process.any_thread().map(|task| task.credentials()) else { return true };
-    let same = |id: u32, ids: crate::task::credentials::Ids| ids.real == id && ids.effective == id && ids.saved == id;
+    let same = |id: u32, ids: crate::task::credentials::Ids| {
+        ids.real == id && ids.effective == id && ids.saved == id
+    };
     own.holds(Capabilities::SYS_PTRACE)
         || own.holds(Capabilities::SYS_RESOURCE)
         || (same(own.user.real, other.user) && same(own.group.real, other.group))
@@ -660,7 +692,8 @@ fn prctl(cx: &mut Cx<'_>, [option, first, second, third, fourth, _]: [u64; 6]) -
             match first {
                 1 => return Ok(u64::from(credentials.ambient.contains(which))),
                 2 => {
-                    let usable = credentials.permitted.contains(which) && credentials.inheritable.contains(which);
+                    let usable =
+                        credentials.permitted.contains(which) && credentials.inheritable.contains(which);
                     if !usable || credentials.secure_bits & SECURE_NO_AMBIENT_RAISE != 0 {
                         return Err(Errno::PERM.into());
                     }

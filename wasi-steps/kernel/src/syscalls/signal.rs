@@ -159,7 +159,9 @@ fn sigaltstack(cx: &mut Cx<'_>, [new, old, ..]: [u64; 6]) -> SysResult {
         if current.holds(pointer) && current.flags & AUTO_DISARM == 0 {
             return Err(Errno::PERM.into());
         }
-        if flags & !(ON_STACK | DISABLED | AUTO_DISARM) != 0 || flags & (ON_STACK | DISABLED) == ON_STACK | DISABLED {
+        if flags & !(ON_STACK | DISABLED | AUTO_DISARM) != 0
+            || flags & (ON_STACK | DISABLED) == ON_STACK | DISABLED
+        {
             return Err(Errno::INVAL.into());
         }
         let stack = if flags & DISABLED != 0 {

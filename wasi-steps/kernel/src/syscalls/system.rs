@@ -25,7 +25,12 @@ pub(crate) const ENTRIES: &[Entry] = &[
     full(146, "sched_get_priority_max", priority_max),
     full(147, "sched_get_priority_min", priority_min),
     stub(148, "sched_rr_get_interval", sched_rr_get_interval, "4 ms"),
-    stub(203, "sched_setaffinity", sched_setaffinity, "checked, without effect: threads run where the host likes"),
+    stub(
+        203,
+        "sched_setaffinity",
+        sched_setaffinity,
+        "checked, without effect: threads run where the host likes",
+    ),
     full(204, "sched_getaffinity", sched_getaffinity),
     stub(251, "ioprio_set", ioprio_set, "accepted, without effect"),
     stub(252, "ioprio_get", ioprio_get, "always the default"),
@@ -48,8 +53,7 @@ pub(crate) const VERSION: &[u8] = b"#1 SMP PREEMPT_DYNAMIC";
 fn uname(cx: &mut Cx<'_>, [address, ..]: [u64; 6]) -> SysResult {
     /// Size of a field.
     const FIELD: usize = 65;
-    let fields: [&[u8]; 6] =
-        [b"Linux", &cx.kernel.identity.hostname, RELEASE, VERSION, b"x86_64", b"(none)"];
+    let fields: [&[u8]; 6] = [b"Linux", &cx.kernel.identity.hostname, RELEASE, VERSION, b"x86_64", b"(none)"];
     let mut bytes = [0; FIELD * 6];
     for (field, text) in bytes.chunks_exact_mut(FIELD).zip(fields) {
         let length = text.len().min(FIELD - 1);

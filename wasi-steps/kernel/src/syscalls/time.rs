@@ -19,8 +19,18 @@ pub(crate) const ENTRIES: &[Entry] = &[
     partial(38, "setitimer", setitimer, "ITIMER_REAL; arming ITIMER_VIRTUAL and ITIMER_PROF is EOPNOTSUPP"),
     full(96, "gettimeofday", gettimeofday),
     full(201, "time", sys_time),
-    partial(202, "futex", sys_futex, "no priority inheritance proper: LOCK_PI works without raising priorities"),
-    partial(222, "timer_create", timer_create, "real-time and monotonic clocks; processor-time clocks are EOPNOTSUPP"),
+    partial(
+        202,
+        "futex",
+        sys_futex,
+        "no priority inheritance proper: LOCK_PI works without raising priorities",
+    ),
+    partial(
+        222,
+        "timer_create",
+        timer_create,
+        "real-time and monotonic clocks; processor-time clocks are EOPNOTSUPP",
+    ),
     full(223, "timer_settime", timer_settime),
     full(224, "timer_gettime", timer_gettime),
     full(225, "timer_getoverrun", timer_getoverrun),
@@ -215,7 +225,9 @@ fn timer_create(cx: &mut Cx<'_>, [id, event, address, ..]: [u64; 6]) -> SysResul
         return Err(Errno::OPNOTSUPP.into());
     }
     let event: Option<[u8; 64]> = if event == 0 { None } else { Some(cx.memory().load(event)?) };
-    let word = |bytes: &[u8; 64], at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let word = |bytes: &[u8; 64], at: usize| {
+        u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    };
     let wanted = match &event {
         None => None,
         Some(bytes) => {
@@ -236,8 +248,11 @@ fn timer_create(cx: &mut Cx<'_>, [id, event, address, ..]: [u64; 6]) -> SysResul
             })
         }
     };
-    let by_default = |number: i32| Notify::Signal { number: crate::signal::signal::ALRM, value: number as u64 };
-    let number = time::create(cx.process(), clock == Clock::Real, |number| wanted.unwrap_or_else(|| by_default(number)))?;
+    let by_default =
+        |number: i32| Notify::Signal { number: crate::signal::signal::ALRM, value: number as u64 };
+    let number = time::create(cx.process(), clock == Clock::Real, |number| {
+        wanted.unwrap_or_else(|| by_default(number))
+    })?;
     if let Err(errno) = cx.memory().store(address, number) {
         time::delete(&cx.kernel.timers, cx.process(), number)?;
         return Err(errno.into());
@@ -297,7 +312,7 @@ fn sys_futex(cx: &mut Cx<'_>, [address, operation, value, timeout, second, third
     let value = value as u32;
     let futexes = &cx.kernel.futexes;
     let key = |address: u64| -> Result<FutexKey, Errno> {
-        if address % 4 != 0 {
+        if !address.is_multiple_of(4) {
             return Err(Errno::INVAL);
         }
         cx.memory().futex_key(address, private)

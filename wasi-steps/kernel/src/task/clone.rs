@@ -85,7 +85,8 @@ pub(crate) struct CloneRequest {
 pub(crate) fn clone(cx: &mut Cx<'_>, request: CloneRequest) -> Result<u64, SysError> {
     let flags = request.flags;
     check(cx, request)?;
-    let space = if flags.contains(CloneFlags::VM) { cx.space.clone() } else { Arc::new(cx.space.duplicate()?) };
+    let space =
+        if flags.contains(CloneFlags::VM) { cx.space.clone() } else { Arc::new(cx.space.duplicate()?) };
     let child = register_task(cx, request, &space)?;
     let tid = child.tid();
     let started = prepare_and_start(cx, request, &child, space);

@@ -134,7 +134,8 @@ fn orphan_children(table: &mut Table, pid: u32) {
         return;
     }
     let heir = find_heir(table, pid);
-    let groups: BTreeSet<u32> = children.iter().filter_map(|child| table.process(*child).map(|node| node.group)).collect();
+    let groups: BTreeSet<u32> =
+        children.iter().filter_map(|child| table.process(*child).map(|node| node.group)).collect();
     for child in &children {
         let Some(node) = table.processes.get_mut(child) else { continue };
         node.parent = heir;

@@ -375,7 +375,8 @@ impl Interrupts for Task {
         if self.is_killed() {
             return Some(WaitEnd::Killed);
         }
-        // The stop byte is set before anybody makes something pending visible, so most looks end here.
+        // Whoever makes something pending sets the stop byte next and wakes last, so a look that comes too early is
+        // followed by another.
         if self.stop.load(Ordering::SeqCst) == 0 {
             return None;
         }

@@ -189,7 +189,8 @@ impl Thread {
             FaultCause::BeyondFile => (signal::BUS, code::BUS_ADDRESS),
         };
         let present = u64::from(code == code::ACCESS_ERROR && number == signal::SEGV);
-        let error = 4 | present
+        let error = 4
+            | present
             | match access {
                 Access::Read => 0,
                 Access::Write => 2,

@@ -69,7 +69,9 @@ impl Heard {
     pub(crate) fn code_and_status(&self) -> (i32, i32) {
         match self.what {
             What::Ended(ExitStatus::Code(value)) => (code::EXITED, i32::from(value)),
-            What::Ended(ExitStatus::Signal(number) | ExitStatus::Core(number)) => (code::KILLED, i32::from(number)),
+            What::Ended(ExitStatus::Signal(number) | ExitStatus::Core(number)) => {
+                (code::KILLED, i32::from(number))
+            }
             What::Report(Report::Stopped(number)) => (code::STOPPED, number as i32),
             What::Report(Report::Continued) => (code::CONTINUED, signal::CONT as i32),
         }
@@ -91,7 +93,12 @@ pub(crate) fn wait(cx: &Cx<'_>, which: Which, options: WaitOptions) -> Result<Op
     }
 }
 
-fn look(cx: &Cx<'_>, process: &Arc<Process>, which: Which, options: WaitOptions) -> Result<Option<Heard>, Errno> {
+fn look(
+    cx: &Cx<'_>,
+    process: &Arc<Process>,
+    which: Which,
+    options: WaitOptions,
+) -> Result<Option<Heard>, Errno> {
     let mut table = lock(&cx.kernel.table);
     let children: Vec<u32> =
         table.process(process.pid()).map(|node| node.children.iter().copied().collect()).unwrap_or_default();

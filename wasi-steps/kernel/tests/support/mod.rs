@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex};
 
 use cooper_kernel::memory::AddressSpace;
 use cooper_kernel::{
-    Credentials, Executor, ExecutorFactory, ExitStatus, Identity, InitCommand, Kernel, KernelConfig, KernelLimits,
-    NetworkPolicy, Report, StepIo,
+    Credentials, Executor, ExecutorFactory, ExitStatus, Identity, InitCommand, Kernel, KernelConfig,
+    KernelLimits, NetworkPolicy, Report, StepIo,
 };
 use cooper_vfs::{
-    Backing, Content, ContentId, ContentStore, ContentTreeId, Directory, Entry, ExactId, HostClock, MemoryStore,
-    Metadata, MountOptions, MountSource, NodeKind, PackWriter, RootFs, RootFsLimits, SpoolFile, Timestamp, TreeBuilder,
+    Backing, Content, ContentId, ContentStore, ContentTreeId, Directory, Entry, ExactId, HostClock,
+    MemoryStore, Metadata, MountOptions, MountSource, NodeKind, PackWriter, RootFs, RootFsLimits, SpoolFile,
+    Timestamp, TreeBuilder,
 };
 use cooper_x86::code::SharedCode;
 use cooper_x86::interpreter::{Exit, Interpreter};
@@ -25,7 +26,7 @@ use cooper_x86::state::CpuState;
 
 /// A store whose larger contents lie in a host file on page boundaries, as packs do.
 #[derive(Debug)]
-pub struct PackedStore {
+pub(crate) struct PackedStore {
     memory: MemoryStore,
     pack: Arc<File>,
     index: Mutex<HashMap<ContentId, (u64, u64)>>,
@@ -105,22 +106,22 @@ impl ExecutorFactory for Interpreters {
 
 /// What a program did.
 #[derive(Debug)]
-pub struct Outcome {
-    pub status: ExitStatus,
-    pub stdout: String,
-    pub stderr: String,
-    pub report: Report,
+pub(crate) struct Outcome {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) report: Report,
 }
 
 /// A root file system being put together.
-pub struct World {
+pub(crate) struct World {
     store: Arc<PackedStore>,
     files: Vec<(Vec<u8>, Entry)>,
-    pub limits: KernelLimits,
-    pub credentials: Credentials,
-    pub environment: Vec<Vec<u8>>,
-    pub directory: Vec<u8>,
-    pub inherit: bool,
+    pub(crate) limits: KernelLimits,
+    pub(crate) credentials: Credentials,
+    pub(crate) environment: Vec<Vec<u8>>,
+    pub(crate) directory: Vec<u8>,
+    pub(crate) inherit: bool,
 }
 
 fn metadata(mode: u16, uid: u32, gid: u32) -> Metadata {
@@ -128,11 +129,16 @@ fn metadata(mode: u16, uid: u32, gid: u32) -> Metadata {
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut world = Self {
             store: Arc::new(PackedStore::new()),
             files: Vec::new(),
-            limits: KernelLimits { memory_bytes: 2 << 30, tasks: 200, open_files: 1024, output_bytes: 64 << 20 },
+            limits: KernelLimits {
+                memory_bytes: 2 << 30,
+                tasks: 200,
+                open_files: 1024,
+                output_bytes: 64 << 20,
+            },
             credentials: Credentials::new(0, 0, vec![]),
             environment: vec![b"PATH=/usr/bin:/bin".to_vec(), b"HOME=/root".to_vec()],
             directory: b"/".to_vec(),
@@ -145,17 +151,17 @@ impl World {
         world
     }
 
-    pub fn make_directory(&mut self, path: &str, mode: u16) {
+    pub(crate) fn make_directory(&mut self, path: &str, mode: u16) {
         let kind = NodeKind::Directory { exact: empty().0, content: empty().1 };
         self.add(path.as_bytes(), metadata(mode, 0, 0), kind);
     }
 
-    pub fn make_file(&mut self, path: &str, bytes: &[u8], mode: u16) {
+    pub(crate) fn make_file(&mut self, path: &str, bytes: &[u8], mode: u16) {
         let kind = NodeKind::File { content: self.store.put(bytes), size: bytes.len() as u64 };
         self.add(path.as_bytes(), metadata(mode, 0, 0), kind);
     }
 
-    pub fn make_link(&mut self, path: &str, target: &str) {
+    pub(crate) fn make_link(&mut self, path: &str, target: &str) {
         self.add(path.as_bytes(), metadata(0o777, 0, 0), NodeKind::Symlink { target: target.into() });
     }
 
@@ -165,21 +171,22 @@ impl World {
     }
 
     /// Copies a host file.
-    pub fn copy(&mut self, host: &Path, path: &str) {
+    pub(crate) fn copy(&mut self, host: &Path, path: &str) {
         let bytes = std::fs::read(host).unwrap_or_else(|error| panic!("{}: {error}", host.display()));
         let mode = std::fs::metadata(host).expect("it was read").permissions().mode();
         self.make_file(path, &bytes, (mode & 0o7777) as u16);
     }
 
     /// Copies a whole host directory as the root.
-    pub fn copy_tree(&mut self, host: &Path, prefix: &str) {
+    pub(crate) fn copy_tree(&mut self, host: &Path, prefix: &str) {
         let mut names: Vec<_> = std::fs::read_dir(host).expect("directory").flatten().collect();
         names.sort_by_key(std::fs::DirEntry::file_name);
         for entry in names {
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
             let Ok(host_metadata) = entry.path().symlink_metadata() else { continue };
-            let own = metadata((host_metadata.mode() & 0o7777) as u16, host_metadata.uid(), host_metadata.gid());
+            let own =
+                metadata((host_metadata.mode() & 0o7777) as u16, host_metadata.uid(), host_metadata.gid());
             if host_metadata.is_symlink() {
                 let target = std::fs::read_link(entry.path()).expect("it is a link");
                 self.make_link(&path, &target.to_string_lossy());
@@ -206,20 +213,23 @@ impl World {
             done.unwrap_or_else(|error| panic!("{}: {error}", String::from_utf8_lossy(path)));
         }
         let tree = builder.finish().expect("a tree in memory");
-        let root = RootFs::new(tree, self.store.clone(), Arc::new(HostClock), RootFsLimits::ORDINARY).expect("root");
+        let root =
+            RootFs::new(tree, self.store.clone(), Arc::new(HostClock), RootFsLimits::ORDINARY).expect("root");
         root.mount(b"/dev", MountSource::Devices, MountOptions::WRITABLE).expect("devices");
         root
     }
 
     /// Makes the kernel, with its standard output and error going to two files.
-    pub fn kernel(&self) -> (Arc<Kernel>, File, File) {
+    pub(crate) fn kernel(&self) -> (Arc<Kernel>, File, File) {
         let output = || -> File {
             rustix::fs::memfd_create("output", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd works").into()
         };
         let (stdout, stderr) = (output(), output());
         let stdio = if self.inherit {
             let own = |descriptor| File::open(format!("/proc/self/fd/{descriptor}")).ok();
-            let write = |number: u32| std::fs::OpenOptions::new().append(true).open(format!("/proc/self/fd/{number}"));
+            let write = |number: u32| {
+                std::fs::OpenOptions::new().append(true).open(format!("/proc/self/fd/{number}"))
+            };
             StepIo { stdin: own(0), stdout: write(1).expect("stdout"), stderr: write(2).expect("stderr") }
         } else {
             let copy = |file: &File| file.try_clone().expect("a descriptor");
@@ -237,7 +247,7 @@ impl World {
         (kernel, stdout, stderr)
     }
 
-    pub fn command(&self, arguments: &[&str]) -> InitCommand {
+    pub(crate) fn command(&self, arguments: &[&str]) -> InitCommand {
         InitCommand {
             path: arguments[0].into(),
             arguments: arguments.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
@@ -249,8 +259,9 @@ impl World {
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
         let (kernel, mut stdout, mut stderr) = self.kernel();
+        kernel.mount_system().expect("proc and sys");
         kernel.start_init(self.command(arguments)).unwrap_or_else(|errno| panic!("{arguments:?}: {errno}"));
         let status = kernel.wait_init();
         let read = |file: &mut File| {

@@ -1,0 +1,205 @@
+//! The process of one step, from its request to its answer.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use cooper_build::step::{Bytes, Exit, Limit, LimitHit, Record, Stdin, StepOutcome, StepRequest, TreeRecord};
+use cooper_kernel::{Credentials, ExitStatus, InitCommand, Kernel, LimitKind, Report, StepIo};
+use cooper_vfs::{ContentStore, Errno, RootFs};
+use rustix::process::{Resource, Rlimit};
+
+use crate::machine::{self, World};
+use crate::output::OutputPump;
+use crate::wire::{self, Answer, Failure, Tag};
+
+/// The command's file creation mask, as container runtimes set it.
+const UMASK: u32 = 0o022;
+/// Exit code of a process that could not even answer.
+const NO_ANSWER: u8 = 70;
+
+/// Runs one step: reads the request from descriptor 0, writes output and answer to descriptor 1.
+///
+/// `open_store` opens the store that the request's trees lie in. For `main` of the process that
+/// [`ProcessRunner`](crate::ProcessRunner) starts.
+pub fn step_main(open_store: impl FnOnce() -> Result<Arc<dyn ContentStore>, String>) -> ExitCode {
+    let out = SharedOut::default();
+    let answer = harden().and_then(|()| answer(open_store, out.clone()));
+    let Ok(bytes) = serde_json::to_vec(&answer) else { return ExitCode::from(NO_ANSWER) };
+    match wire::write_frame(&mut out.clone(), Tag::Answer, &bytes) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(NO_ANSWER),
+    }
+}
+
+/// Gives up what the step does not need: it dies with its parent, dumps no core, gains no privilege.
+fn harden() -> Result<(), Failure> {
+    let failed =
+        |errno: rustix::io::Errno| Failure::Died(format!("cannot confine the step's process: {errno}"));
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(failed)?;
+    rustix::thread::set_no_new_privs(true).map_err(failed)?;
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(Resource::Core, none).map_err(failed)?;
+    // Every written file of more than 64 KiB has a descriptor, and so has every pack in use.
+    let files = rustix::process::getrlimit(Resource::Nofile);
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum })
+        .map_err(failed)
+}
+
+fn answer(open_store: impl FnOnce() -> Result<Arc<dyn ContentStore>, String>, out: SharedOut) -> Answer {
+    let died = |error: io::Error| Failure::Died(error.to_string());
+    // Without a buffer: what follows the request is the step's standard input.
+    let input = io::stdin().as_fd().try_clone_to_owned().map_err(died)?;
+    let mut input = std::fs::File::from(input);
+    let request = wire::read_request(&mut input).map_err(died)?;
+    let store = open_store().map_err(Failure::Store)?;
+    let (pump, pipes) = OutputPump::start(out).map_err(died)?;
+    let stdin = (request.stdin == Stdin::Inherit).then_some(input);
+    let stdio = StepIo { stdin, stdout: pipes.stdout, stderr: pipes.stderr };
+    let root_fs = machine::root_fs(&request, store)?;
+    let kernel = machine::kernel(&request, root_fs.clone(), stdio);
+    let world = machine::mount(&request, &kernel, &root_fs)?;
+    let ended = run(&request, &kernel, &world.root_fs)?;
+    let report = kernel.report();
+    pump.finish().map_err(died)?;
+    outcome(&request, &world, &ended, report)
+}
+
+/// How the command ended, and whether its time was up.
+struct Ended {
+    status: ExitStatus,
+    timed_out: bool,
+}
+
+fn run(request: &StepRequest, kernel: &Arc<Kernel>, root_fs: &RootFs) -> Result<Ended, Failure> {
+    let cannot = |errno: Errno, report: Report| {
+        let program = request.arguments.first().map(Bytes::to_text).unwrap_or_default();
+        let reason = match errno {
+            Errno::NOENT => "no such file or directory".to_owned(),
+            Errno::ACCESS => "permission denied".to_owned(),
+            Errno::NOEXEC => "exec format error".to_owned(),
+            other => other.to_string(),
+        };
+        Failure::Execute {
+            program,
+            reason,
+            missing: errno == Errno::NOENT,
+            hint: report.hints.into_iter().next(),
+        }
+    };
+    let prepared = machine::make_working_directory(root_fs, request)
+        .and_then(|()| machine::find_program(root_fs, request))
+        .map_err(|errno| cannot(errno, Report::default()))?;
+    let user = &request.user;
+    let command = InitCommand {
+        path: prepared,
+        arguments: request.arguments.iter().map(|argument| argument.0.clone()).collect(),
+        environment: request
+            .environment
+            .iter()
+            .map(|(name, value)| [name.as_slice(), b"=", value.as_slice()].concat())
+            .collect(),
+        working_directory: request.working_directory.0.clone(),
+        credentials: Credentials::new(user.uid, user.gid, user.groups.clone()),
+        umask: UMASK,
+    };
+    kernel.start_init(command).map_err(|errno| cannot(errno, kernel.report()))?;
+    let timed_out = AtomicBool::new(false);
+    let status = match request.limits.time {
+        None => kernel.wait_init(),
+        Some(time) => wait_for(kernel, time, &timed_out),
+    };
+    Ok(Ended { status, timed_out: timed_out.into_inner() })
+}
+
+/// Waits for the command and ends it when `time` is over.
+fn wait_for(kernel: &Kernel, time: Duration, timed_out: &AtomicBool) -> ExitStatus {
+    thread::scope(|scope| {
+        let (ended, waiting) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            if waiting.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
+                timed_out.store(true, Ordering::SeqCst);
+                kernel.kill_all();
+            }
+        });
+        let status = kernel.wait_init();
+        drop(ended);
+        status
+    })
+}
+
+fn outcome(request: &StepRequest, world: &World, ended: &Ended, report: Report) -> Answer {
+    let exit = match ended.status {
+        ExitStatus::Code(code) => Exit::Code(code),
+        ExitStatus::Signal(signal) | ExitStatus::Core(signal) => Exit::Signal(signal),
+    };
+    let limit = limit_hit(request, ended, exit, &report);
+    let mut outcome = StepOutcome {
+        exit,
+        tree: request.base.clone(),
+        changes: 0,
+        caches: BTreeMap::new(),
+        limit,
+        unimplemented: report.unimplemented.into_iter().collect(),
+        hints: report.hints,
+        instructions: report.instructions,
+        peak_memory_bytes: report.peak_memory,
+        spooled_bytes: world.root_fs.spool_bytes(),
+    };
+    if let Some(error) = world.root_fs.take_host_error() {
+        outcome.hints.push(format!("the store failed while the step ran: {error}"));
+    }
+    if exit.success() && outcome.limit.is_none() {
+        for (name, mount) in &world.caches {
+            let kept = world.root_fs.finish_mount(*mount).map_err(|error| machine::store_failure(&error))?;
+            outcome.caches.insert(name.clone(), TreeRecord(Bytes(kept.tree.encode())));
+        }
+        if request.record == Record::Layer {
+            let finished = world.root_fs.finish().map_err(|error| machine::store_failure(&error))?;
+            outcome.tree = TreeRecord(Bytes(finished.tree.encode()));
+            outcome.changes = finished.changes.len() as u64;
+        }
+    }
+    Ok(outcome)
+}
+
+/// The limit that made the step fail: its time, its output, or one that was reached by a command that then failed.
+fn limit_hit(request: &StepRequest, ended: &Ended, exit: Exit, report: &Report) -> Option<LimitHit> {
+    let limits = machine::kernel_limits(request);
+    if ended.timed_out {
+        let time = request.limits.time.unwrap_or_default();
+        return Some(LimitHit { limit: Limit::Time, value: time.as_millis().try_into().unwrap_or(u64::MAX) });
+    }
+    if report.limits.contains(&LimitKind::Output) {
+        return Some(LimitHit { limit: Limit::Output, value: limits.output_bytes });
+    }
+    if exit.success() {
+        return None;
+    }
+    report.limits.iter().find_map(|kind| match kind {
+        LimitKind::Memory => Some(LimitHit { limit: Limit::Memory, value: limits.memory_bytes }),
+        LimitKind::Tasks => Some(LimitHit { limit: Limit::Processes, value: limits.tasks as u64 }),
+        LimitKind::Mappings | LimitKind::Output => None,
+    })
+}
+
+/// Descriptor 1, which the output thread and the answer share.
+#[derive(Clone, Default)]
+struct SharedOut(Arc<Mutex<()>>);
+
+impl io::Write for SharedOut {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(rustix::io::write(rustix::stdio::stdout(), bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
