@@ -79,7 +79,7 @@ impl Futexes {
         space: &AddressSpace,
         wanted: WaitFor,
     ) -> Result<Result<(), WaitEnd>, Errno> {
-        if wanted.address % 4 != 0 {
+        if !wanted.address.is_multiple_of(4) {
             return Err(Errno::INVAL);
         }
         let key = space.futex_key(wanted.address, wanted.private)?;

@@ -8,7 +8,6 @@
 //! an attempt takes is held while waking with other locks of a lower rank (queues rank last, see the crate's docs);
 //! a waiter is in a queue only while its `wait` runs.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -84,10 +83,9 @@ impl Sleeper {
         if let Some(value) = attempt() {
             return Ok(value);
         }
-        let registration = Registration::new(self, queues);
+        let _registration = Registration::enter(self, queues);
         loop {
             self.reset();
-            registration.enter();
             if let Some(value) = attempt() {
                 return Ok(value);
             }
@@ -104,43 +102,27 @@ impl Sleeper {
 
 /// Membership of a sleeper in queues; leaving happens on drop.
 struct Registration<'a> {
-    entry: Arc<Waiter>,
+    sleeper: &'a Arc<Sleeper>,
     queues: &'a [&'a WaitQueue],
 }
 
 impl<'a> Registration<'a> {
-    fn new(sleeper: &Arc<Sleeper>, queues: &'a [&'a WaitQueue]) -> Self {
-        Self { entry: Arc::new(Waiter { sleeper: sleeper.clone(), taken: AtomicBool::new(false) }), queues }
-    }
-
-    /// Enters all queues that do not hold the entry, as `wake_one` takes entries out.
-    fn enter(&self) {
-        self.entry.taken.store(false, Ordering::SeqCst);
-        for queue in self.queues {
-            queue.enter(&self.entry);
-        }
+    fn enter(sleeper: &'a Arc<Sleeper>, queues: &'a [&'a WaitQueue]) -> Self {
+        queues.iter().for_each(|queue| queue.enter(sleeper));
+        Self { sleeper, queues }
     }
 }
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
-        for queue in self.queues {
-            queue.leave(&self.entry);
-        }
+        self.queues.iter().for_each(|queue| queue.leave(self.sleeper));
     }
-}
-
-#[derive(Debug)]
-struct Waiter {
-    sleeper: Arc<Sleeper>,
-    /// Set when a `wake_one` chose this waiter since it last looked.
-    taken: AtomicBool,
 }
 
 /// The waiters of one condition of one object.
 #[derive(Debug, Default)]
 pub(crate) struct WaitQueue {
-    waiters: Mutex<Vec<Arc<Waiter>>>,
+    waiters: Mutex<Vec<Arc<Sleeper>>>,
 }
 
 impl WaitQueue {
@@ -151,37 +133,28 @@ impl WaitQueue {
 
     /// Makes every waiter attempt again.
     pub(crate) fn wake_all(&self) {
-        for waiter in lock(&self.waiters).iter() {
-            waiter.sleeper.wake();
+        for sleeper in lock(&self.waiters).iter() {
+            sleeper.wake();
         }
     }
 
-    /// Makes up to `count` waiters, the longest waiting first, attempt again.
-    ///
-    /// For conditions that one waiter uses up. A waiter that was chosen and then leaves for a signal or a timeout
-    /// does not hand its turn on, so use it only where another wake-up follows or a turn may be lost.
-    pub(crate) fn wake_one(&self, count: usize) {
-        let waiters = lock(&self.waiters);
-        let free = waiters.iter().filter(|waiter| !waiter.taken.swap(true, Ordering::SeqCst));
-        free.take(count).for_each(|waiter| waiter.sleeper.wake());
+    fn enter(&self, sleeper: &Arc<Sleeper>) {
+        lock(&self.waiters).push(sleeper.clone());
     }
 
-    fn enter(&self, waiter: &Arc<Waiter>) {
+    fn leave(&self, sleeper: &Arc<Sleeper>) {
         let mut waiters = lock(&self.waiters);
-        if !waiters.iter().any(|entry| Arc::ptr_eq(entry, waiter)) {
-            waiters.push(waiter.clone());
+        // A queue that is named twice holds the sleeper twice, and is left twice.
+        if let Some(index) = waiters.iter().position(|entry| Arc::ptr_eq(entry, sleeper)) {
+            waiters.swap_remove(index);
         }
-    }
-
-    fn leave(&self, waiter: &Arc<Waiter>) {
-        lock(&self.waiters).retain(|entry| !Arc::ptr_eq(entry, waiter));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     struct Never;
     impl Interrupts for Never {
@@ -239,27 +212,5 @@ mod tests {
             assert_eq!(waiter.join().expect("the waiter does not panic"), Err(WaitEnd::Interrupted));
         });
         assert!(lock(&queue.waiters).is_empty());
-    }
-
-    #[test]
-    fn wake_one_chooses_different_waiters() {
-        let queue = WaitQueue::new();
-        let turns = AtomicUsize::new(0);
-        let (turns, queue) = (&turns, &queue);
-        std::thread::scope(|scope| {
-            let take = move || {
-                turns.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).ok()
-            };
-            let first = scope.spawn(move || Sleeper::new().wait(&Never, &[queue], None, take));
-            let second = scope.spawn(move || Sleeper::new().wait(&Never, &[queue], None, take));
-            while lock(&queue.waiters).len() < 2 {
-                std::thread::yield_now();
-            }
-            turns.store(2, Ordering::SeqCst);
-            queue.wake_one(1);
-            queue.wake_one(1);
-            assert!(first.join().is_ok_and(|end| end.is_ok()));
-            assert!(second.join().is_ok_and(|end| end.is_ok()));
-        });
     }
 }

@@ -266,6 +266,35 @@ fn programs_for_other_machines_are_named_in_a_hint() {
 }
 
 #[test]
+fn shared_segments_are_one_memory() {
+    let text = r#"#include <stdio.h>
+        #include <sys/shm.h>
+        #include <sys/wait.h>
+        #include <unistd.h>
+        int main(void)
+        {
+            int id = shmget(77, 8192, IPC_CREAT | 0600);
+            int *p = shmat(id, 0, 0);
+            if (fork() == 0) {
+                int *q = shmat(shmget(77, 0, 0), 0, 0);
+                q[1024] = 5;
+                _exit(p == q);
+            }
+            wait(0);
+            struct shmid_ds state;
+            shmctl(id, IPC_STAT, &state);
+            printf("%d %ld %ld\n", p[1024], (long)state.shm_segsz, (long)state.shm_nattch);
+            printf("%d ", shmctl(id, IPC_RMID, 0));
+            printf("%d ", shmget(77, 0, 0));
+            p[0] = 1;
+            printf("%d ", shmdt(p));
+            printf("%d\n", shmdt(p));
+            return 0;
+        }"#;
+    assert_eq!(run_text("segments", text, |_| {}).stdout, "5 8192 1\n0 -1 0 -1\n");
+}
+
+#[test]
 fn unknown_calls_are_counted() {
     let text = r#"#include <unistd.h>
         int main(void) { syscall(9999); syscall(9999); return 0; }"#;

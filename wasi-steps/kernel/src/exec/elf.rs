@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn absurd_headers_are_refused() {
         let check = |segments: &[[u64; 6]], expected| {
-            assert_eq!(parse(&file(2, 0x40_0100, segments), 0x2000), Err(expected))
+            assert_eq!(parse(&file(2, 0x40_0100, segments), 0x2000), Err(expected));
         };
         check(&[[1, 5, 0, 0x40_0000, 0x3000, 0x3000]], ElfError::Truncated);
         check(

@@ -23,22 +23,14 @@ pub(crate) mod status {
     pub(crate) const APPEND: u32 = 0o2000;
     /// Attempts do not wait.
     pub(crate) const NONBLOCK: u32 = 0o4000;
-    /// Writes reach the disk first.
-    pub(crate) const DSYNC: u32 = 0o10000;
     /// `SIGIO` on readiness.
     pub(crate) const ASYNC: u32 = 0o20000;
     /// No page cache.
     pub(crate) const DIRECT: u32 = 0o40000;
     /// 64-bit offsets; always set on x86-64.
     pub(crate) const LARGEFILE: u32 = 0o100_000;
-    /// A directory.
-    pub(crate) const DIRECTORY: u32 = 0o200_000;
-    /// A final symbolic link was not to be followed.
-    pub(crate) const NOFOLLOW: u32 = 0o400_000;
     /// Access times stay.
     pub(crate) const NOATIME: u32 = 0o1_000_000;
-    /// Writes and metadata reach the disk first.
-    pub(crate) const SYNC: u32 = 0o4_010_000;
     /// Only a name, no access.
     pub(crate) const PATH: u32 = 0o10_000_000;
     /// What `F_SETFL` may change.

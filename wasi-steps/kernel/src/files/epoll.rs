@@ -18,6 +18,9 @@ use super::{Anonymous, Description, Errno, FileObject, Kind, Readiness, Ready, W
 /// How deep sets may contain sets (`ELOOP`), as on Linux.
 const MAX_NESTING: usize = 5;
 
+/// Held while a set is put into another, so that two threads cannot close a circle from both sides.
+static NESTING: Mutex<()> = Mutex::new(());
+
 bitflags! {
     /// The event mask of `epoll_ctl`: what [`Ready`] has, and how to report it.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,10 +122,12 @@ impl Epoll {
         if !target.object().pollable() {
             return Err(Errno::PERM);
         }
+        let mut nesting = None;
         if let Kind::Epoll(inner) = target.object().kind() {
             if std::ptr::eq(inner, self) {
                 return Err(Errno::INVAL);
             }
+            nesting = Some(lock(&NESTING));
             if events & Mode::EXCLUSIVE.bits() != 0 {
                 return Err(Errno::INVAL);
             }
@@ -137,6 +142,7 @@ impl Epoll {
         let description = Arc::downgrade(target);
         members.entries.insert(key, Member { description, events, data, reported: None, disarmed: false });
         drop(members);
+        drop(nesting);
         self.changed.wake();
         Ok(())
     }

@@ -149,8 +149,6 @@ pub(crate) struct Watch {
     pub(crate) queues: Vec<QueueRef>,
     /// The moment at which a timer inside the object expires.
     pub(crate) deadline: Option<Instant>,
-    /// Whether a change of the caller's pending signals may change the answer (`signalfd`).
-    pub(crate) signals: bool,
 }
 
 impl Watch {

@@ -142,11 +142,6 @@ impl PipeEnd {
         &self.pipe
     }
 
-    /// What this end can do.
-    pub(crate) fn direction(&self) -> Direction {
-        self.direction
-    }
-
     /// Returns the capacity in bytes (`F_GETPIPE_SZ`).
     pub(crate) fn capacity(&self) -> usize {
         lock(&self.pipe.state).capacity

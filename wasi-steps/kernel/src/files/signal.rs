@@ -109,8 +109,8 @@ impl FileObject for SignalFile {
         self.owner.upgrade().map_or(Ready::empty(), |task| self.ready_for(&task))
     }
 
-    fn watch(&self, watch: &mut Watch) {
-        watch.signals = true;
+    fn watch(&self, _watch: &mut Watch) {
+        // Nothing to add: who sends a signal wakes every thread it may concern.
     }
 
     fn anonymous(&self) -> Option<Anonymous> {

@@ -169,11 +169,6 @@ impl DescriptorTable {
         numbers.into_iter().filter_map(|number| slots.take(number)).map(|slot| slot.description).collect()
     }
 
-    /// Frees everything, as the end of a process does, and returns it.
-    pub(crate) fn take_all(&self) -> Vec<Arc<Description>> {
-        self.remove_range(0, u32::MAX)
-    }
-
     /// Copies the table, as `fork` does; the descriptions are shared.
     pub(crate) fn duplicate(&self) -> Arc<Self> {
         let slots = self.read();

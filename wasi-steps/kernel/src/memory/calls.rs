@@ -97,7 +97,7 @@ impl AddressSpace {
             return Err(Errno::INVAL);
         }
         let length = page_up(request.length).ok_or(Errno::NOMEM)?;
-        if request.offset % PAGE_SIZE != 0 {
+        if !request.offset.is_multiple_of(PAGE_SIZE) {
             return Err(Errno::INVAL);
         }
         request.offset.checked_add(length).ok_or(Errno::OVERFLOW)?;
@@ -142,7 +142,7 @@ impl AddressSpace {
     fn place(&self, areas: &Areas, request: &MapRequest, length: u64) -> Result<u64, Errno> {
         if request.flags.intersects(MapFlags::FIXED | MapFlags::FIXED_NOREPLACE) {
             let start = request.address;
-            if start % PAGE_SIZE != 0 {
+            if !start.is_multiple_of(PAGE_SIZE) {
                 return Err(Errno::INVAL);
             }
             let end = start.checked_add(length).filter(|end| *end <= HIGHEST_ADDRESS).ok_or(Errno::NOMEM)?;
@@ -484,7 +484,7 @@ impl AddressSpace {
     ) -> Result<u64, Errno> {
         let old_length = page_up(old_length).ok_or(Errno::INVAL)?;
         let new_length = page_up(new_length).filter(|length| *length != 0).ok_or(Errno::INVAL)?;
-        if old % PAGE_SIZE != 0 || old_length == 0 {
+        if !old.is_multiple_of(PAGE_SIZE) || old_length == 0 {
             return Err(Errno::INVAL);
         }
         let old_end = old.checked_add(old_length).ok_or(Errno::INVAL)?;
@@ -563,7 +563,7 @@ impl AddressSpace {
             Some(target) => {
                 let end = target.checked_add(new_length).ok_or(Errno::INVAL)?;
                 let overlaps = target < old + old_length && old < end;
-                if target % PAGE_SIZE != 0 || end > HIGHEST_ADDRESS || overlaps {
+                if !target.is_multiple_of(PAGE_SIZE) || end > HIGHEST_ADDRESS || overlaps {
                     return Err(Errno::INVAL);
                 }
                 MapFlags::FIXED
@@ -592,7 +592,10 @@ impl AddressSpace {
         if backed == 0 {
             return Ok(());
         }
-        let dirty = self.memory.dirty_private_pages(old, backed).unwrap_or_else(|| vec![old..old + backed]);
+        let dirty = self
+            .memory
+            .dirty_private_pages(old, backed)
+            .unwrap_or_else(|| std::iter::once(old..old + backed).collect());
         let both = Protection::ReadWrite;
         if area.rights.is_empty() {
             self.memory.protect(old, backed, both).map_err(host_error)?;
@@ -664,7 +667,7 @@ impl AddressSpace {
 
 /// The page-aligned end of a range. `EINVAL` unless it starts on a page and ends below 2^64.
 fn range_end(address: u64, length: u64) -> Result<u64, Errno> {
-    if address % PAGE_SIZE != 0 {
+    if !address.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::INVAL);
     }
     let length = page_up(length).ok_or(Errno::INVAL)?;

@@ -204,12 +204,6 @@ impl AddressSpace {
         &self.memory
     }
 
-    /// The host address of a guest range, for host calls that move bytes straight into or out of guest pages: the
-    /// host kernel answers `EFAULT` for pages that are not there. `EFAULT` when the range leaves the window.
-    pub(crate) fn host_range(&self, address: u64, length: u64) -> Result<*mut u8, Errno> {
-        self.memory.host_range(address, length).ok_or(Errno::FAULT)
-    }
-
     /// Makes `task` one of the threads that are stopped when code changes.
     pub(crate) fn join(&self, task: &Arc<Task>) {
         let mut members = lock(&self.members);
@@ -225,11 +219,6 @@ impl AddressSpace {
     /// Lists the areas for `/proc`.
     pub(crate) fn list(&self) -> Vec<AreaInfo> {
         self.read().iter().map(describe).collect()
-    }
-
-    /// Whether any area holds the address.
-    pub(crate) fn is_mapped(&self, address: u64) -> bool {
-        self.read().at(address).is_some()
     }
 
     /// The key of the futex at `address`. `EFAULT` when nothing is mapped there.
@@ -352,8 +341,7 @@ impl Drop for AddressSpace {
 /// Tells the file system that a shared mapping may have changed a file.
 fn written_back(area: &Area) {
     if let (true, true, Backing::File { file, .. }) = (area.shared, area.was_writable, &area.backing) {
-        // An error is a host error, which the file system remembers and reports itself.
-        let _ = file.handle.mark_written();
+        file.handle.mark_written();
     }
 }
 

@@ -85,6 +85,9 @@ impl Node {
     }
 }
 
+/// Makes the contents of a file.
+type Make = fn(&Subject) -> Vec<u8>;
+
 /// What an entry is.
 #[derive(Clone, Copy)]
 enum What {
@@ -93,9 +96,9 @@ enum What {
     /// A link to a place.
     Link,
     /// A file whose contents are made.
-    File(fn(&Subject) -> Vec<u8>),
+    File(Make),
     /// The same, and it can be written.
-    Writable(fn(&Subject) -> Vec<u8>, Setting),
+    Writable(Make, Setting),
 }
 
 struct Entry {
@@ -104,7 +107,7 @@ struct Entry {
     what: What,
 }
 
-const fn file(name: &'static str, mode: u32, make: fn(&Subject) -> Vec<u8>) -> Entry {
+const fn file(name: &'static str, mode: u32, make: Make) -> Entry {
     Entry { name, mode: 0o100_000 | mode, what: What::File(make) }
 }
 
@@ -159,7 +162,7 @@ const IO: &str =
     "rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n";
 
 /// The files of `net`.
-const NET: &[(&str, fn(&Subject) -> Vec<u8>)] = &[
+const NET: &[(&str, Make)] = &[
     ("dev", net_dev),
     ("if_inet6", |_| Vec::new()),
     ("route", net_route),

@@ -26,8 +26,6 @@ pub(crate) const SIG_IGN: u64 = 1;
 pub(crate) mod action_flag {
     pub(crate) const NOCLDSTOP: u64 = 1;
     pub(crate) const NOCLDWAIT: u64 = 2;
-    pub(crate) const SIGINFO: u64 = 4;
-    pub(crate) const RESTORER: u64 = 0x0400_0000;
     pub(crate) const ONSTACK: u64 = 0x0800_0000;
     pub(crate) const RESTART: u64 = 0x1000_0000;
     pub(crate) const NODEFER: u64 = 0x4000_0000;

@@ -9,7 +9,6 @@ pub(crate) const FIRST_REALTIME: u32 = 32;
 /// Numbers on x86-64.
 pub(crate) mod signal {
     pub(crate) const HUP: u32 = 1;
-    pub(crate) const INT: u32 = 2;
     pub(crate) const QUIT: u32 = 3;
     pub(crate) const ILL: u32 = 4;
     pub(crate) const TRAP: u32 = 5;
@@ -29,8 +28,6 @@ pub(crate) mod signal {
     pub(crate) const URG: u32 = 23;
     pub(crate) const XCPU: u32 = 24;
     pub(crate) const XFSZ: u32 = 25;
-    pub(crate) const VTALRM: u32 = 26;
-    pub(crate) const PROF: u32 = 27;
     pub(crate) const WINCH: u32 = 28;
     pub(crate) const SYS: u32 = 31;
 }

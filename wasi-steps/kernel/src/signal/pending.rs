@@ -8,12 +8,10 @@ use super::number::{FIRST_REALTIME, SignalSet, signal};
 pub(crate) mod code {
     pub(crate) const USER: i32 = 0;
     pub(crate) const KERNEL: i32 = 0x80;
-    pub(crate) const QUEUE: i32 = -1;
     pub(crate) const TIMER: i32 = -2;
     pub(crate) const TKILL: i32 = -6;
     pub(crate) const EXITED: i32 = 1;
     pub(crate) const KILLED: i32 = 2;
-    pub(crate) const DUMPED: i32 = 3;
     pub(crate) const STOPPED: i32 = 5;
     pub(crate) const CONTINUED: i32 = 6;
     pub(crate) const MAP_ERROR: i32 = 1;
@@ -22,7 +20,6 @@ pub(crate) mod code {
     pub(crate) const INTEGER_DIVIDE: i32 = 1;
     pub(crate) const FLOAT_INVALID: i32 = 7;
     pub(crate) const ILLEGAL_OPERAND: i32 = 2;
-    pub(crate) const BREAKPOINT: i32 = 1;
     pub(crate) const TRACE: i32 = 2;
 }
 

@@ -250,14 +250,6 @@ impl HostSocket {
         net::shutdown(&self.socket, how)
     }
 
-    /// The port the host gave; the address is never shown.
-    pub(crate) fn local_port(&self) -> Option<u16> {
-        net::getsockname(&self.socket)
-            .ok()
-            .and_then(|address| SocketAddr::try_from(address).ok())
-            .map(|a| a.port())
-    }
-
     /// Bytes that can be read now.
     pub(crate) fn readable_bytes(&self) -> u64 {
         rustix::io::ioctl_fionread(&self.socket).unwrap_or(0)

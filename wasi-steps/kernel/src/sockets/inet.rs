@@ -38,9 +38,12 @@ pub(crate) struct InetNames {
     ports: Mutex<Ports>,
 }
 
+/// The sockets that share a port, with the addresses they are bound to.
+type Holders = Vec<(IpAddr, Weak<InetCore>)>;
+
 #[derive(Debug)]
 struct Ports {
-    bound: HashMap<(SocketType, u16), Vec<(IpAddr, Weak<InetCore>)>>,
+    bound: HashMap<(SocketType, u16), Holders>,
     next: u16,
 }
 
@@ -52,7 +55,7 @@ impl InetNames {
 }
 
 impl Ports {
-    fn holders(&mut self, kind: SocketType, port: u16) -> &mut Vec<(IpAddr, Weak<InetCore>)> {
+    fn holders(&mut self, kind: SocketType, port: u16) -> &mut Holders {
         let holders = self.bound.entry((kind, port)).or_default();
         holders.retain(|(_, socket)| socket.strong_count() > 0);
         holders

@@ -253,11 +253,6 @@ impl Mailbox {
         lock(&self.state).hung_up
     }
 
-    /// Whether the receiver refuses messages.
-    pub(crate) fn has_refused(&self) -> bool {
-        lock(&self.state).refused
-    }
-
     /// Bytes in the queue, for packets those of the first (`FIONREAD`).
     pub(crate) fn readable_bytes(&self) -> u64 {
         let state = lock(&self.state);
@@ -265,11 +260,6 @@ impl Mailbox {
             Framing::Stream => state.bytes as u64,
             Framing::Packets => state.messages.front().map_or(0, |message| message.bytes.len() as u64),
         }
-    }
-
-    /// The capacity in bytes (`SO_RCVBUF`).
-    pub(crate) fn capacity(&self) -> usize {
-        lock(&self.state).capacity
     }
 
     /// Sets the capacity, within Linux's bounds.

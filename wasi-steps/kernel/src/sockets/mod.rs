@@ -14,7 +14,7 @@ pub(crate) mod inet;
 pub(crate) mod interface;
 pub(crate) mod mailbox;
 pub(crate) mod netlink;
-pub mod network;
+pub(crate) mod network;
 pub(crate) mod options;
 pub(crate) mod unix;
 

@@ -113,11 +113,6 @@ impl UnixCore {
         state.full = None;
     }
 
-    /// Type of the socket.
-    pub(crate) fn kind(&self) -> SocketType {
-        self.common.kind
-    }
-
     /// Woken when there is room for a datagram.
     pub(crate) fn changed(&self) -> &Arc<Readiness> {
         self.mailbox.changed()

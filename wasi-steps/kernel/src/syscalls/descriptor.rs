@@ -476,7 +476,7 @@ fn ioctl(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
             cx.memory().store(argument, i32::try_from(count).unwrap_or(i32::MAX))?;
         }
         request::TIOCOUTQ if matches!(file.object().kind(), Kind::Socket(_)) => {
-            cx.memory().store(argument, 0i32)?
+            cx.memory().store(argument, 0i32)?;
         }
         request::FIOQSIZE if matches!(file.object().kind(), Kind::Regular(_) | Kind::Directory(_)) => {
             cx.memory().store(argument, place::stat_description(cx, &file)?.size)?;

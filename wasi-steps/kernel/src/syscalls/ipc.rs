@@ -41,7 +41,7 @@ fn shmat(cx: &mut Cx<'_>, [id, address, flags, ..]: [u64; 6]) -> SysResult {
     let wanted = if flags & READ_ONLY == 0 { 6 } else { 4 };
     segment.check(&cx.credentials().filesystem, wanted)?;
     let address = if flags & ROUND != 0 { address & !(PAGE_SIZE - 1) } else { address };
-    if address % PAGE_SIZE != 0 || (flags & REMAP != 0 && address == 0) {
+    if !address.is_multiple_of(PAGE_SIZE) || (flags & REMAP != 0 && address == 0) {
         return Err(Errno::INVAL.into());
     }
     let placement = match (address, flags & REMAP) {

@@ -80,7 +80,7 @@ fn mmap(cx: &mut Cx<'_>, [address, length, protection, flags, fd, offset]: [u64;
     if flags.contains(MapFlags::HUGETLB) {
         return Err(Errno::NOMEM.into());
     }
-    if length == 0 || offset % PAGE_SIZE != 0 {
+    if length == 0 || !offset.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::INVAL.into());
     }
     let shared = flags.contains(MapFlags::SHARED);

@@ -292,7 +292,11 @@ fn utimensat(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
         if flags != 0 {
             return Err(Errno::INVAL.into());
         }
-        match cx.file(directory)?.position() {
+        let file = cx.file(directory)?;
+        if file.is_path() {
+            return Err(Errno::BADF.into());
+        }
+        match file.position() {
             Some(position) => position.clone(),
             // A pipe or socket takes times that nobody sees.
             None => return Ok(0),

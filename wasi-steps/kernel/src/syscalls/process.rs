@@ -251,8 +251,11 @@ fn unshare(cx: &mut Cx<'_>, [flags, ..]: [u64; 6]) -> SysResult {
 fn read_strings(cx: &Cx<'_>, address: u64) -> Result<Vec<Vec<u8>>, Errno> {
     let mut strings = Vec::new();
     let mut total = 0;
-    // Linux takes a null array as an empty one.
-    while address != 0 {
+    if address == 0 {
+        // Linux takes a null array as an empty one.
+        return Ok(strings);
+    }
+    loop {
         let pointer: u64 = cx.memory().load(address.wrapping_add(8 * strings.len() as u64))?;
         if pointer == 0 {
             break;

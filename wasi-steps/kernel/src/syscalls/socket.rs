@@ -170,7 +170,7 @@ fn bind(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
     match address {
         Address::Unix(UnixName::Path(path)) => bind_path(cx, core, path)?,
         Address::Unix(UnixName::Abstract(name)) => {
-            core.bind_abstract(&cx.kernel.registry.unix, Some(name))?
+            core.bind_abstract(&cx.kernel.registry.unix, Some(name))?;
         }
         Address::Unix(UnixName::Unnamed) => core.bind_abstract(&cx.kernel.registry.unix, None)?,
         _ => return Err(Errno::INVAL.into()),

@@ -312,7 +312,7 @@ fn sys_futex(cx: &mut Cx<'_>, [address, operation, value, timeout, second, third
     let value = value as u32;
     let futexes = &cx.kernel.futexes;
     let key = |address: u64| -> Result<FutexKey, Errno> {
-        if address % 4 != 0 {
+        if !address.is_multiple_of(4) {
             return Err(Errno::INVAL);
         }
         cx.memory().futex_key(address, private)

@@ -26,7 +26,7 @@ use cooper_x86::state::CpuState;
 
 /// A store whose larger contents lie in a host file on page boundaries, as packs do.
 #[derive(Debug)]
-pub struct PackedStore {
+pub(crate) struct PackedStore {
     memory: MemoryStore,
     pack: Arc<File>,
     index: Mutex<HashMap<ContentId, (u64, u64)>>,
@@ -106,22 +106,22 @@ impl ExecutorFactory for Interpreters {
 
 /// What a program did.
 #[derive(Debug)]
-pub struct Outcome {
-    pub status: ExitStatus,
-    pub stdout: String,
-    pub stderr: String,
-    pub report: Report,
+pub(crate) struct Outcome {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) report: Report,
 }
 
 /// A root file system being put together.
-pub struct World {
+pub(crate) struct World {
     store: Arc<PackedStore>,
     files: Vec<(Vec<u8>, Entry)>,
-    pub limits: KernelLimits,
-    pub credentials: Credentials,
-    pub environment: Vec<Vec<u8>>,
-    pub directory: Vec<u8>,
-    pub inherit: bool,
+    pub(crate) limits: KernelLimits,
+    pub(crate) credentials: Credentials,
+    pub(crate) environment: Vec<Vec<u8>>,
+    pub(crate) directory: Vec<u8>,
+    pub(crate) inherit: bool,
 }
 
 fn metadata(mode: u16, uid: u32, gid: u32) -> Metadata {
@@ -129,7 +129,7 @@ fn metadata(mode: u16, uid: u32, gid: u32) -> Metadata {
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut world = Self {
             store: Arc::new(PackedStore::new()),
             files: Vec::new(),
@@ -151,17 +151,17 @@ impl World {
         world
     }
 
-    pub fn make_directory(&mut self, path: &str, mode: u16) {
+    pub(crate) fn make_directory(&mut self, path: &str, mode: u16) {
         let kind = NodeKind::Directory { exact: empty().0, content: empty().1 };
         self.add(path.as_bytes(), metadata(mode, 0, 0), kind);
     }
 
-    pub fn make_file(&mut self, path: &str, bytes: &[u8], mode: u16) {
+    pub(crate) fn make_file(&mut self, path: &str, bytes: &[u8], mode: u16) {
         let kind = NodeKind::File { content: self.store.put(bytes), size: bytes.len() as u64 };
         self.add(path.as_bytes(), metadata(mode, 0, 0), kind);
     }
 
-    pub fn make_link(&mut self, path: &str, target: &str) {
+    pub(crate) fn make_link(&mut self, path: &str, target: &str) {
         self.add(path.as_bytes(), metadata(0o777, 0, 0), NodeKind::Symlink { target: target.into() });
     }
 
@@ -171,14 +171,14 @@ impl World {
     }
 
     /// Copies a host file.
-    pub fn copy(&mut self, host: &Path, path: &str) {
+    pub(crate) fn copy(&mut self, host: &Path, path: &str) {
         let bytes = std::fs::read(host).unwrap_or_else(|error| panic!("{}: {error}", host.display()));
         let mode = std::fs::metadata(host).expect("it was read").permissions().mode();
         self.make_file(path, &bytes, (mode & 0o7777) as u16);
     }
 
     /// Copies a whole host directory as the root.
-    pub fn copy_tree(&mut self, host: &Path, prefix: &str) {
+    pub(crate) fn copy_tree(&mut self, host: &Path, prefix: &str) {
         let mut names: Vec<_> = std::fs::read_dir(host).expect("directory").flatten().collect();
         names.sort_by_key(std::fs::DirEntry::file_name);
         for entry in names {
@@ -220,7 +220,7 @@ impl World {
     }
 
     /// Makes the kernel, with its standard output and error going to two files.
-    pub fn kernel(&self) -> (Arc<Kernel>, File, File) {
+    pub(crate) fn kernel(&self) -> (Arc<Kernel>, File, File) {
         let output = || -> File {
             rustix::fs::memfd_create("output", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd works").into()
         };
@@ -247,7 +247,7 @@ impl World {
         (kernel, stdout, stderr)
     }
 
-    pub fn command(&self, arguments: &[&str]) -> InitCommand {
+    pub(crate) fn command(&self, arguments: &[&str]) -> InitCommand {
         InitCommand {
             path: arguments[0].into(),
             arguments: arguments.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
@@ -259,7 +259,7 @@ impl World {
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
         let (kernel, mut stdout, mut stderr) = self.kernel();
         kernel.mount_system().expect("proc and sys");
         kernel.start_init(self.command(arguments)).unwrap_or_else(|errno| panic!("{arguments:?}: {errno}"));
