@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -206,10 +207,10 @@ impl Cooper {
             OsStr::new(reference),
         ])?
         .ok()?;
-        let layout = self.inputs().join(format!("{name}.layout"));
-        drop(fs::remove_dir_all(&layout));
-        tar::Archive::new(fs::File::open(&archive)?).unpack(&layout)?;
-        oci::read(&layout, reference)
+        let layout = Arc::new(tempfile::Builder::new().prefix("cooper-layout-").tempdir_in("/tmp")?);
+        tar::Archive::new(fs::File::open(&archive)?).unpack(layout.path())?;
+        let image = oci::name_latest(oci::read(layout.path(), reference)?)?;
+        Ok(Image { kept: Some(layout), ..image })
     }
 }
 

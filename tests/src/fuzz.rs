@@ -54,7 +54,8 @@ pub fn seeds(target: &str) -> Result<Vec<(String, Vec<u8>)>> {
 
 /// Runs a target over its seeds and their mutations. The input is written to standard error before a panic goes on.
 pub fn run(target: &str, one: impl Fn(&[u8]) + std::panic::RefUnwindSafe) -> Result<()> {
-    let rounds = std::env::var("COOPER_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
+    let rounds =
+        std::env::var("COOPER_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
     let seeds = seeds(target)?;
     anyhow::ensure!(!seeds.is_empty(), "no seeds for {target}");
     for (at, (name, seed)) in seeds.iter().enumerate() {
@@ -69,7 +70,12 @@ pub fn run(target: &str, one: impl Fn(&[u8]) + std::panic::RefUnwindSafe) -> Res
     Ok(())
 }
 
-fn try_one(target: &str, name: &str, input: &[u8], one: &(impl Fn(&[u8]) + std::panic::RefUnwindSafe)) -> Result<()> {
+fn try_one(
+    target: &str,
+    name: &str,
+    input: &[u8],
+    one: &(impl Fn(&[u8]) + std::panic::RefUnwindSafe),
+) -> Result<()> {
     std::panic::catch_unwind(|| one(input)).map_err(|_| {
         const SHOWN: usize = 2000;
         let shown = &input[..input.len().min(SHOWN)];

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -26,6 +27,8 @@ pub struct Image {
     pub manifest: Value,
     /// The config.
     pub config: Value,
+    /// Where the layout is a temporary directory: it lives as long as the image.
+    pub kept: Option<Arc<tempfile::TempDir>>,
 }
 
 /// What the config of a written image says.
@@ -72,7 +75,7 @@ pub fn write(layout: &Path, layers: &[&Path], settings: &Settings<'_>) -> Result
     let config_at = put(layout, &serde_json::to_vec(&config)?, CONFIG)?;
     let manifest =
         json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config_at, "layers": descriptors});
-    finish(layout, &manifest)
+    finish(layout, &manifest, None)
 }
 
 /// Writes a layout with a base image and one layer more; the base's blobs are taken over as they are.
@@ -93,12 +96,15 @@ pub fn extend(layout: &Path, base: &Image, layer: &Path) -> Result<Image> {
     push(&mut config["history"], json!({"created_by": "cooper tests"}))?;
     push(&mut manifest["layers"], descriptor)?;
     manifest["config"] = put(layout, &serde_json::to_vec(&config)?, CONFIG)?;
-    finish(layout, &manifest)
+    finish(layout, &manifest, None)
 }
 
-/// Writes the manifest and the files that make a directory a layout.
-fn finish(layout: &Path, manifest: &Value) -> Result<Image> {
-    let mut descriptor = put(layout, &serde_json::to_vec(manifest)?, MANIFEST)?;
+/// Writes the files that make a directory a layout, and the manifest unless it is there under a digest.
+fn finish(layout: &Path, manifest: &Value, written: Option<&str>) -> Result<Image> {
+    let mut descriptor = match written {
+        None => put(layout, &serde_json::to_vec(manifest)?, MANIFEST)?,
+        Some(digest) => json!({"mediaType": MANIFEST, "digest": digest, "size": blob(layout, digest)?.len()}),
+    };
     descriptor["annotations"] = json!({"org.opencontainers.image.ref.name": "latest"});
     fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
     let index = json!({"schemaVersion": 2, "manifests": [descriptor]});
@@ -193,7 +199,7 @@ pub fn read(layout: &Path, tag: &str) -> Result<Image> {
     let manifest: Value = serde_json::from_slice(&blob(layout, &digest)?)?;
     let config_digest = manifest["config"]["digest"].as_str().context("a manifest without a config")?;
     let config = serde_json::from_slice(&blob(layout, config_digest)?)?;
-    Ok(Image { layout: layout.to_owned(), digest, manifest, config })
+    Ok(Image { layout: layout.to_owned(), digest, manifest, config, kept: None })
 }
 
 impl Image {
@@ -233,6 +239,11 @@ impl Image {
     }
 }
 
+/// Makes an image the only one of its layout, under the tag `latest`, which other programs are then told.
+pub fn name_latest(image: Image) -> Result<Image> {
+    finish(&image.layout, &image.manifest, Some(&image.digest))
+}
+
 /// The same image with a config that promises other diff IDs, written into the same layout.
 pub fn with_diff_ids(image: &Image, diff_ids: &[&str]) -> Result<Image> {
     let mut config = image.config.clone();
@@ -241,7 +252,7 @@ pub fn with_diff_ids(image: &Image, diff_ids: &[&str]) -> Result<Image> {
     manifest["config"] = put(&image.layout, &serde_json::to_vec(&config)?, CONFIG)?;
     let at = put(&image.layout, &serde_json::to_vec(&manifest)?, MANIFEST)?;
     let digest = at["digest"].as_str().context("a descriptor without a digest")?.to_owned();
-    Ok(Image { layout: image.layout.clone(), digest, manifest, config })
+    Ok(Image { digest, manifest, config, ..image.clone() })
 }
 
 /// Packs a layout as an OCI archive with one image under the given name.

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
@@ -16,7 +17,8 @@ use crate::process;
 pub struct Registry {
     server: Child,
     port: u16,
-    directory: tempfile::TempDir,
+    /// Settings and data, removed with the registry.
+    _directory: tempfile::TempDir,
 }
 
 /// Who may use a registry.
@@ -68,7 +70,7 @@ impl Registry {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut server = command.spawn().context("cannot start docker-registry")?;
         let log = server.stderr.take().context("standard error was piped")?;
-        let registry = Self { server, port, directory };
+        let registry = Self { server, port, _directory: directory };
         registry.wait_until_it_listens(log)?;
         Ok(registry)
     }
@@ -117,7 +119,8 @@ impl Registry {
 
     /// Fetches an image out of the registry with skopeo, digests kept.
     pub fn get(&self, name: &str) -> Result<Image> {
-        let layout = self.directory.path().join(format!("got-{}", name.replace(['/', ':'], "-")));
+        let kept = Arc::new(tempfile::Builder::new().prefix("cooper-got-").tempdir_in("/tmp")?);
+        let layout = kept.path().join("layout");
         let from = format!("docker://{}", self.reference(name));
         let to = format!("oci:{}:latest", layout.display());
         let credentials = format!("--src-creds={USER}:{PASSWORD}");
@@ -132,7 +135,7 @@ impl Registry {
             &to,
         ];
         process::run(&mut process::command("skopeo", arguments))?.ok()?;
-        crate::oci::read(&layout, "latest")
+        Ok(Image { kept: Some(kept), ..crate::oci::read(&layout, "latest")? })
     }
 }
 

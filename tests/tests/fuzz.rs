@@ -17,7 +17,9 @@ fn main() -> ExitCode {
     let cases = vec![
         case("dockerfile", &[], || fuzz::run("dockerfile", |bytes| drop(cooper_dockerfile::parse(bytes)))),
         case("manifest", &[], || fuzz::run("manifest", manifest)),
-        case("config", &[], || fuzz::run("config", |bytes| drop(cooper_image::config::ImageConfig::parse(bytes)))),
+        case("config", &[], || {
+            fuzz::run("config", |bytes| drop(cooper_image::config::ImageConfig::parse(bytes)))
+        }),
         case("reference", &[], || fuzz::run("reference", reference)),
         case("layer", &[], layer),
         case("path", &[], path),
@@ -27,7 +29,9 @@ fn main() -> ExitCode {
 }
 
 fn manifest(bytes: &[u8]) {
-    for served_as in ["", "application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json"] {
+    for served_as in
+        ["", "application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json"]
+    {
         drop(cooper_image::manifest::Document::parse(bytes, served_as));
     }
 }
@@ -54,7 +58,10 @@ fn layer() -> Result<()> {
         let Ok(operations) = scan::scan(store, bytes, &scan::Expected::default(), &limits) else { return };
         for operation in &operations.list {
             let path = operation.path();
-            assert!(!path.starts_with(b"/") && path.split(|&b| b == b'/').all(|name| name != b".."), "{path:?}");
+            assert!(
+                !path.starts_with(b"/") && path.split(|&b| b == b'/').all(|name| name != b".."),
+                "{path:?}"
+            );
         }
         drop(apply::apply(store, None, &operations));
     })
@@ -93,17 +100,27 @@ fn path() -> Result<()> {
         let walk = Walk { root, credentials, caller: Caller { process: 1, thread: 1 } };
         // A zero byte ends a path before it gets here.
         let path = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
-        let ours = files.resolve(&walk, root, path, Follow::Yes).ok().and_then(|position| position.path(root));
+        let ours =
+            files.resolve(&walk, root, path, Follow::Yes).ok().and_then(|position| position.path(root));
         // The walk by hand knows no limits on lengths.
-        if path.len() < 4096 && path.split(|&byte| byte == b'/').all(|name| name.len() < 256) && !path.is_empty() {
-            assert_eq!(ours.map(|path| path.escape_ascii().to_string()), by_hand(path), "{}", path.escape_ascii());
+        if path.len() < 4096
+            && path.split(|&byte| byte == b'/').all(|name| name.len() < 256)
+            && !path.is_empty()
+        {
+            assert_eq!(
+                ours.map(|path| path.escape_ascii().to_string()),
+                by_hand(path),
+                "{}",
+                path.escape_ascii()
+            );
         }
     })
 }
 
 fn by_hand(path: &[u8]) -> Option<String> {
     let mut at: Vec<String> = Vec::new();
-    let mut left: Vec<String> = path.rsplit(|&b| b == b'/').map(|name| name.escape_ascii().to_string()).collect();
+    let mut left: Vec<String> =
+        path.rsplit(|&b| b == b'/').map(|name| name.escape_ascii().to_string()).collect();
     let mut links = 0;
     while let Some(name) = left.pop() {
         match name.as_str() {
@@ -153,8 +170,8 @@ fn x86() -> Result<()> {
     fuzz::run("x86", |bytes| {
         let run = || -> std::io::Result<()> {
             let memory = GuestMemory::reserve()?;
-            memory.map_anonymous(CODE, SIZE, Protection::READ | Protection::WRITE | Protection::EXECUTE)?;
-            memory.map_anonymous(STACK, SIZE, Protection::READ | Protection::WRITE)?;
+            memory.map_anonymous(CODE, SIZE, Protection::ReadWrite)?;
+            memory.map_anonymous(STACK, SIZE, Protection::ReadWrite)?;
             // What does not fit is not run; a fault here would be a mistake of this test.
             drop(memory.write(CODE, &bytes[..bytes.len().min(SIZE as usize)]));
             let mut cpu = CpuState::at_entry(CODE, STACK + SIZE / 2);

@@ -152,7 +152,7 @@ fn contexts_and_dockerfiles_come_from_stdin() {
         &fs::read(bench.path().join("ctx/Dockerfile")).unwrap(),
     );
     assert_eq!(said.out, plain.out, "{}", said.err);
-    let said = bench.run_with(&["build", "-q", "-"], b"FROM scratch\nCOPY <<x /\nx\nx\n");
+    let said = bench.run_with(&["build", "-q", "-"], b"FROM scratch\nCOPY <<x /\ny\nx\n");
     assert_eq!(said.code, 0, "{}", said.err);
     // What `-o -` writes is a tar, and a tar is a context.
     bench.file("ctx/whole", "FROM scratch\nCOPY . /\n");
