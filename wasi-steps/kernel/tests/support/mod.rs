@@ -84,6 +84,9 @@ impl ContentStore for PackedStore {
     }
 }
 
+/// No guest program of the tests runs longer, however busy the machine is.
+const LONGEST_RUN: std::time::Duration = std::time::Duration::from_secs(120);
+
 struct InterpreterExecutor(Interpreter);
 
 impl Executor for InterpreterExecutor {
@@ -263,7 +266,17 @@ impl World {
         let (kernel, mut stdout, mut stderr) = self.kernel();
         kernel.mount_system().expect("proc and sys");
         kernel.start_init(self.command(arguments)).unwrap_or_else(|errno| panic!("{arguments:?}: {errno}"));
+        // A program that hangs fails its test instead of the whole run.
+        let (done, finished) = std::sync::mpsc::channel::<()>();
+        let watched = kernel.clone();
+        let watch = std::thread::spawn(move || {
+            if finished.recv_timeout(LONGEST_RUN) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                watched.kill_all();
+            }
+        });
         let status = kernel.wait_init();
+        drop(done);
+        watch.join().expect("the watch only waits");
         let read = |file: &mut File| {
             let mut bytes = Vec::new();
             file.seek(SeekFrom::Start(0)).expect("a memory file");
