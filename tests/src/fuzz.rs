@@ -26,7 +26,7 @@ impl Sequence {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -36,7 +36,7 @@ impl Sequence {
 
     /// A number below `end`, which is not 0.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        (self.number() % end as u64) as usize
     }
 }
 
@@ -108,7 +108,7 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], sequence: &mut Sequence) {
     };
     match sequence.below(8) {
         0 if at < bytes.len() => bytes[at] ^= 1 << sequence.below(8),
-        1 if at < bytes.len() => bytes[at] = sequence.next() as u8,
+        1 if at < bytes.len() => bytes[at] = sequence.number() as u8,
         2 => bytes.truncate(at),
         3 => {
             let end = (at + sequence.below(64)).min(bytes.len());
