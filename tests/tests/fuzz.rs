@@ -173,7 +173,7 @@ fn x86() -> Result<()> {
             memory.map_anonymous(CODE, SIZE, Protection::ReadWrite)?;
             memory.map_anonymous(STACK, SIZE, Protection::ReadWrite)?;
             // What does not fit is not run; a fault here would be a mistake of this test.
-            drop(memory.write(CODE, &bytes[..bytes.len().min(SIZE as usize)]));
+            let _: Result<(), _> = memory.write(CODE, &bytes[..bytes.len().min(SIZE as usize)]);
             let mut cpu = CpuState::at_entry(CODE, STACK + SIZE / 2);
             let stop = AtomicU8::new(0);
             std::thread::scope(|scope| {
@@ -181,7 +181,7 @@ fn x86() -> Result<()> {
                 let stop = &stop;
                 // Code that loops is stopped as a signal would stop it.
                 scope.spawn(move || {
-                    drop(ended.recv_timeout(Duration::from_millis(50)));
+                    let _: Result<(), _> = ended.recv_timeout(Duration::from_millis(50));
                     stop.store(1, Ordering::Relaxed);
                 });
                 Interpreter::new(SharedCode::new()).run(&mut cpu, &memory, &Map, stop);
