@@ -70,9 +70,14 @@ int main(void)
     SAY("killed %d status %d", info.si_code == CLD_KILLED, info.si_status);
 
     /* Stop and continue are reported when asked for. */
+    MUST(pipe(p));
     pid = fork();
     if (!pid) {
+        char c;
+        close(p[1]);
         raise(SIGSTOP);
+        /* Not before the parent has seen that it goes on. */
+        read(p[0], &c, 1);
         _exit(3);
     }
     TRUE(waitpid(pid, &status, WUNTRACED) == pid);
@@ -80,6 +85,8 @@ int main(void)
     SHOW(kill(pid, SIGCONT));
     MUST(waitpid(pid, &status, WCONTINUED));
     show_status("continued", status);
+    close(p[1]);
+    close(p[0]);
     MUST(waitpid(pid, &status, 0));
     show_status("ended", status);
 

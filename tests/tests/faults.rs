@@ -289,7 +289,7 @@ fn step_fails() -> Result<()> {
 }
 
 fn step_killed() -> Result<()> {
-    let (cooper, context) = step_file("FROM busybox:latest\nRUN kill -KILL $$\n")?;
+    let (cooper, context) = step_file("FROM busybox:latest\nRUN sh -c 'kill -KILL $$'; exit $?\n")?;
     build(&cooper, &context, &[])?.exits(1)?.says("137")?;
     Ok(())
 }
@@ -311,7 +311,7 @@ fn step_never_ends() -> Result<()> {
 /// A step of a guest program that never stops by itself.
 fn guest_step(program: &str, more: &[&str]) -> Result<Output> {
     let (cooper, context) =
-        step_file(&format!("FROM busybox:latest\nCOPY {program} /\nRUN [\"/{program}\"]\n"))?;
+        step_file(&format!("FROM busybox:latest\nCOPY {program} /\nRUN /{program}; exit $?\n"))?;
     fs::copy(guests::compile(program, Variant::Static)?, context.join(program))?;
     build(&cooper, &context, more)
 }

@@ -39,10 +39,17 @@ fn needs(runs: Runs, variant: Variant) -> Vec<Need> {
     variant.needs().iter().copied().chain(root).chain([Need::Cooper]).collect()
 }
 
+/// Programs run under a shell, because process 1 is not like others: signals do not end it and orphans become its.
 fn compared(program: &'static str, runs: Runs, variant: Variant) -> Case {
     case(format!("{}/{program}", variant.name()), &needs(runs, variant), move || {
         let native = guests::natively(&guests::compile(program, variant)?)?.ok()?;
-        let guest = in_store(variant)?.run(["run", REFERENCE, &format!("/guests/{program}")])?;
+        let guest = in_store(variant)?.run([
+            "run",
+            REFERENCE,
+            "/bin/sh",
+            "-c",
+            &format!("/guests/{program}; exit $?"),
+        ])?;
         if guest.code == native.code && guest.stdout == native.stdout {
             return Ok(());
         }
@@ -53,7 +60,9 @@ fn compared(program: &'static str, runs: Runs, variant: Variant) -> Case {
 /// A program whose every line has to be `ok`.
 fn in_cooper(variant: Variant, program: &'static str) -> Case {
     case(format!("{}/{program}", variant.name()), &needs(Runs::InCooper, variant), move || {
-        let out = in_store(variant)?.run(["run", REFERENCE, &format!("/guests/{program}")])?.ok()?;
+        let out = in_store(variant)?
+            .run(["run", REFERENCE, "/bin/sh", "-c", &format!("/guests/{program}; exit $?")])?
+            .ok()?;
         let bad: Vec<_> =
             out.text().lines().filter(|line| !line.ends_with(": ok")).map(str::to_owned).collect();
         ensure!(bad.is_empty() && !out.stdout.is_empty(), "{bad:?}\n{out:?}");

@@ -312,7 +312,10 @@ impl fmt::Display for LimitHit {
             Limit::OpenFiles => ("open files", "descriptors"),
             Limit::Spool => ("written files", "bytes"),
             Limit::Output => ("output", "bytes"),
-            Limit::Time => ("time", "ms"),
+            Limit::Time => {
+                let time = Duration::from_millis(self.value);
+                return write!(formatter, "the step's limit on time was reached: {time:?}");
+            }
         };
         write!(formatter, "the step's limit on {name} was reached: {} {unit}", self.value)
     }

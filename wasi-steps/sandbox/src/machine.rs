@@ -22,8 +22,8 @@ const ORDINARY_MEMORY: u64 = 2 << 30;
 const ORDINARY_TASKS: u32 = 2048;
 /// Docker's default for `RLIMIT_NOFILE` in builds.
 const ORDINARY_OPEN_FILES: u64 = 1 << 20;
-/// Output of a step: much more than a person or a log takes.
-const ORDINARY_OUTPUT: u64 = 1 << 30;
+/// Output of a step: much more than a person reads or a log keeps.
+const ORDINARY_OUTPUT: u64 = 64 << 20;
 
 /// A step's root file system and what has to be asked of it afterwards.
 #[derive(Debug)]

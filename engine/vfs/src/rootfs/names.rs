@@ -143,10 +143,11 @@ impl RootFs {
         parent.check_writable()
     }
 
-    /// `ENOENT` in a removed directory, `EACCES` without permission, and that too in synthetic file systems.
+    /// `ENOENT` in a removed directory and in synthetic file systems, where Linux's procfs answers so; `EACCES` without
+    /// permission.
     pub(super) fn check_may_create(&self, walk: &Walk<'_>, parent: &Position) -> Result<(), Errno> {
         if parent.inode().is_synthetic() {
-            return Err(Errno::ACCESS);
+            return Err(Errno::NOENT);
         }
         if parent.inode().directory()?.is_dead() {
             return Err(Errno::NOENT);

@@ -2,16 +2,16 @@
 //!
 //! Standard input, where the step has one, is a host descriptor; without one it is `/dev/null`. Output is written
 //! to host descriptors as it comes; a slow reader on the host slows the guest down. What is written is counted
-//! against the step's output limit; beyond it every write is `EIO` and the limit is remembered, so that the step's
-//! error names it.
+//! against the step's output limit; beyond it every write is `EIO`, the limit is remembered, so that the step's error
+//! names it, and all processes are ended, because one that ignores errors would write for ever.
 //!
 //! What must hold: a guest sees the streams as pipes, never as the host's terminal or files.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use cooper_vfs::{Caller, Credentials, OpenFlags, Walk};
 use rustix::event::{PollFd, PollFlags};
@@ -28,7 +28,7 @@ use crate::sockets::host::{HostPoller, errno_of};
 /// Makes the descriptors a step's command starts with: 0, 1 and 2.
 ///
 /// `EMFILE` and its kin when the host has no descriptors left.
-pub(crate) fn standard_descriptors(kernel: &Kernel) -> Result<Arc<DescriptorTable>, Errno> {
+pub(crate) fn standard_descriptors(kernel: &Arc<Kernel>) -> Result<Arc<DescriptorTable>, Errno> {
     let clone = |file: &File| file.try_clone().map_err(|error| errno_of(&error));
     let registry = &kernel.registry;
     let input = match &kernel.stdio.stdin {
@@ -41,7 +41,7 @@ pub(crate) fn standard_descriptors(kernel: &Kernel) -> Result<Arc<DescriptorTabl
     let table = DescriptorTable::new();
     table.insert(input, 0, false, 3)?;
     for file in [&kernel.stdio.stdout, &kernel.stdio.stderr] {
-        let object = StandardOutput::new(clone(file)?, Arc::clone(&registry.output));
+        let object = StandardOutput::new(clone(file)?, Arc::clone(&registry.output), Arc::downgrade(kernel));
         table.insert(Description::new(Box::new(object), status::WRITE_ONLY, None), 0, false, 3)?;
     }
     Ok(table)
@@ -142,20 +142,27 @@ impl FileObject for StandardInput {
 pub(crate) struct StandardOutput {
     file: File,
     budget: Arc<OutputBudget>,
+    /// Whose processes end with the budget.
+    kernel: Weak<Kernel>,
     inode: u64,
 }
 
 impl StandardOutput {
     /// Writes to a host file within a budget.
-    pub(crate) fn new(file: File, budget: Arc<OutputBudget>) -> Self {
-        Self { file, budget, inode: next_inode() }
+    pub(crate) fn new(file: File, budget: Arc<OutputBudget>, kernel: Weak<Kernel>) -> Self {
+        Self { file, budget, kernel, inode: next_inode() }
     }
 }
 
 impl FileObject for StandardOutput {
     fn write(&self, input: &mut dyn Input, _offset: u64) -> Result<usize, Errno> {
         copy_in(input, |_, bytes| {
-            self.budget.spend(bytes.len())?;
+            if let Err(errno) = self.budget.spend(bytes.len()) {
+                if let Some(kernel) = self.kernel.upgrade() {
+                    kernel.kill_all();
+                }
+                return Err(errno);
+            }
             (&self.file).write_all(bytes).map_err(|error| errno_of(&error))?;
             Ok(bytes.len())
         })
@@ -205,7 +212,7 @@ mod tests {
     fn output_stops_at_its_budget() {
         let (mut reader, writer) = pipe();
         let budget = Arc::new(OutputBudget::new(4));
-        let output = StandardOutput::new(writer, budget.clone());
+        let output = StandardOutput::new(writer, budget.clone(), Weak::new());
         assert_eq!(output.write(&mut HostInput::new(b"abc"), 0), Ok(3));
         assert!(!budget.is_exhausted());
         assert_eq!(output.write(&mut HostInput::new(b"de"), 0), Err(Errno::IO));
