@@ -135,6 +135,10 @@ fn register_task(
     if table.ending {
         return Err(Errno::AGAIN.into());
     }
+    // As Linux: who was killed has no more children, or `kill(0, SIGKILL)` would never catch the last of them.
+    if lock(&parent.state).exiting.is_some() {
+        return Err(SysError::Restart);
+    }
     let user_limit = parent.limit(resource::NPROC);
     let count = table.task_count();
     if count >= kernel.limits.tasks {
