@@ -39,6 +39,7 @@ mod task;
 mod time;
 mod wait;
 
+pub use exec::elf::{ElfError, check_elf};
 pub use kernel::{
     Executor, ExecutorFactory, Identity, InitCommand, Kernel, KernelConfig, KernelLimits, LimitKind, Report,
     StepIo,
