@@ -14,6 +14,9 @@ use crate::devices::stdio::standard_descriptors;
 use crate::exec::{self, LoadError};
 use crate::files::registry::Registry;
 use crate::futex::Futexes;
+use crate::ipc::Objects;
+use crate::ipc::message::Queue;
+use crate::ipc::semaphore::Set;
 use crate::memory::segment::Segments;
 use crate::memory::{AddressSpace, MemoryAccount};
 use crate::signal::{Actions, SignalSet, signal};
@@ -139,6 +142,10 @@ pub struct Kernel {
     pub(crate) timers: Arc<TimerQueue>,
     /// System V shared memory.
     pub(crate) segments: Mutex<Segments>,
+    /// System V semaphores.
+    pub(crate) semaphores: Mutex<Objects<Set>>,
+    /// System V message queues.
+    pub(crate) queues: Mutex<Objects<Queue>>,
     pub(crate) table: Mutex<Table>,
     /// Notified when a task has left for good.
     pub(crate) task_left: Condvar,
@@ -154,6 +161,8 @@ impl Kernel {
             futexes: Futexes::default(),
             timers: Arc::default(),
             segments: Mutex::default(),
+            semaphores: Mutex::default(),
+            queues: Mutex::default(),
             registry: Registry::new(config.network, config.limits.output_bytes),
             root_fs: config.root_fs,
             limits: config.limits,

@@ -28,6 +28,7 @@ mod devices;
 mod exec;
 mod files;
 mod futex;
+mod ipc;
 mod kernel;
 mod locks;
 pub mod memory;
@@ -36,6 +37,7 @@ mod signal;
 mod sockets;
 pub mod syscalls;
 mod task;
+mod terminal;
 mod time;
 mod wait;
 

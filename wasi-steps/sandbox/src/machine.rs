@@ -89,6 +89,7 @@ pub(crate) fn mount(request: &StepRequest, kernel: &Arc<Kernel>, root_fs: &RootF
     root_fs
         .mount(b"/dev", MountSource::Devices, MountOptions::WRITABLE)
         .map_err(|errno| failed(b"/dev", errno))?;
+    kernel.mount_terminals().map_err(|errno| failed(b"/dev/pts", errno))?;
     let shared_memory = MountSource::Tmpfs { size: None, mode: 0o1777, uid: 0, gid: 0 };
     root_fs
         .mount(b"/dev/shm", shared_memory, MountOptions::WRITABLE)

@@ -301,6 +301,8 @@ pub(crate) enum Kind<'a> {
     Signals(&'a signal::SignalFile),
     /// A `pidfd`.
     Process(&'a process::ProcessFile),
+    /// One side of a pseudo terminal.
+    Terminal(&'a crate::terminal::TerminalEnd),
     /// A memory device.
     Device(crate::devices::MemoryDevice),
     /// Anything without calls of its own.

@@ -12,6 +12,7 @@ use super::{Description, Errno, FileObject};
 use crate::cx::Cx;
 use crate::devices;
 use crate::syscalls::SysError;
+use crate::terminal;
 
 /// Flags that `F_GETFL` does not show.
 const ONLY_AT_OPEN: OpenFlags = OpenFlags::CREAT
@@ -42,7 +43,10 @@ pub(crate) fn describe(
         Opened::File(handle) => Box::new(RegularFile::new(handle)),
         Opened::Directory(handle) => Box::new(DirectoryFile::new(handle)),
         Opened::Fifo(node) => Box::new(open_fifo(cx, &node, flags)?),
-        Opened::Device { character, major, minor, .. } => devices::open(character, major, minor)?,
+        Opened::Device { character, major, minor, .. } => {
+            let terminal = if character { terminal::open(cx, (major, minor), flags) } else { None };
+            terminal.unwrap_or_else(|| devices::open(character, major, minor))?
+        }
         Opened::Path => Box::new(PlaceOnly),
         Opened::Synthetic(file) => Box::new(MadeUpFile::new(file)),
         Opened::Object(object) => {

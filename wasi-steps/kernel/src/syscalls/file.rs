@@ -16,6 +16,7 @@ use crate::files::transfer::{HostInput, HostOutput, Input, MAX_TRANSFER, with_bo
 use crate::files::{Description, Kind, Output, place};
 use crate::signal::{SignalInfo, send, signal};
 use crate::task::limits::resource;
+use crate::terminal;
 
 /// The calls of this family.
 pub(crate) const ENTRIES: &[Entry] = &[
@@ -138,6 +139,10 @@ pub(super) fn read_into(cx: &Cx<'_>, file: &Description, buffer: &Buffer, patien
     let object = file.object();
     let space = cx.memory();
     let count = match object.kind() {
+        Kind::Terminal(end) => {
+            terminal::check_background(cx, end, terminal::Access::Read)?;
+            until_done(cx, object, None, patience, || file.read(&mut GuestOutput::new(space, buffer, 0)))?
+        }
         Kind::Signals(signals) => until_done(cx, object, None, patience, || {
             signals.read_for(cx.task, &mut GuestOutput::new(space, buffer, 0))
         })?,
@@ -151,6 +156,9 @@ pub(super) fn write_from(cx: &Cx<'_>, file: &Description, buffer: &Buffer, patie
     let limit = file_size_limit(cx);
     let length = buffer.length();
     let mut total = 0;
+    if let Kind::Terminal(end) = file.object().kind() {
+        terminal::check_background(cx, end, terminal::Access::Write)?;
+    }
     loop {
         let result = until_done(cx, file.object(), None, patience, || {
             file.write(&mut GuestInput::new(cx.memory(), buffer, total), limit)

@@ -18,6 +18,7 @@ mod process;
 mod signal;
 mod socket;
 mod system;
+mod sysv;
 mod time;
 mod unimplemented;
 mod xattr;
@@ -134,6 +135,7 @@ const FAMILIES: &[&[Entry]] = &[
     signal::ENTRIES,
     socket::ENTRIES,
     system::ENTRIES,
+    sysv::ENTRIES,
     time::ENTRIES,
     unimplemented::ENTRIES,
     xattr::ENTRIES,

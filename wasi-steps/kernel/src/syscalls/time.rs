@@ -42,7 +42,7 @@ pub(crate) const ENTRIES: &[Entry] = &[
 ];
 
 /// Longest relative timeout that is counted; anything longer is for ever.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+pub(super) const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 fn duration(seconds: i64, nanoseconds: i64) -> Result<Duration, Errno> {
     let seconds = u64::try_from(seconds).map_err(|_| Errno::INVAL)?;

@@ -247,6 +247,7 @@ impl World {
             network: NetworkPolicy::None,
         });
         kernel.mount_system().expect("proc and sys");
+        kernel.mount_terminals().expect("there is a directory for terminals");
         (kernel, stdout, stderr)
     }
 
