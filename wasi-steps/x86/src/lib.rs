@@ -10,6 +10,7 @@
 
 pub mod code;
 pub mod interpreter;
+pub mod lift;
 pub mod memory;
 pub mod state;
 
