@@ -15,6 +15,24 @@
 
 pub mod abi;
 
+mod atomic;
+mod bits;
+mod cfg;
+mod conditions;
+mod control;
+mod dataflow;
+mod emit;
+mod flags;
+mod function;
+mod graph;
+mod integer;
+mod ir;
+mod lifter;
+mod module;
+mod operands;
+mod structure;
+mod tables;
+
 /// The bytes that are translated.
 pub trait CodeImage {
     /// Executable bytes from unit address `at` to the end of its segment; empty where there are none.
@@ -22,6 +40,12 @@ pub trait CodeImage {
 
     /// Reads data that cannot change while the code is valid, such as jump tables; whether all of it is such.
     fn read_only(&self, at: u32, buffer: &mut [u8]) -> bool;
+
+    /// The bias that the file insists on, when it is linked for a fixed address: absolute addresses in its code and
+    /// tables mean something only then.
+    fn fixed_bias(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// Unit addresses of a function: the first byte and the one behind the last.
@@ -80,6 +104,9 @@ pub enum Refusal {
     /// It looks at arithmetic flags that its caller would have set.
     #[error("flags are live at entry")]
     FlagsAtEntry,
+    /// It looks at arithmetic flags that a callee would have set.
+    #[error("flags are live across a call")]
+    FlagsAcrossCall,
 }
 
 /// A module and what its host has to know about it.
@@ -100,11 +127,19 @@ pub const MAX_INSTRUCTIONS: usize = 4_000;
 
 /// Translates the functions of a unit.
 pub fn translate(unit: &Unit<'_>) -> Translation {
-    let refused = unit.functions.iter().map(|function| (function.start, Refusal::NoCode)).collect();
-    Translation {
-        wasm: wasm_encoder::Module::new().finish(),
-        functions: Vec::new(),
-        refused,
-        faults: Vec::new(),
+    let mut refused = Vec::new();
+    let mut lifted = Vec::new();
+    for bounds in unit.functions {
+        match function::lift(unit.image, *bounds, unit.extra_entries) {
+            Ok(function) => lifted.push((bounds.start, function)),
+            Err(refusal) => refused.push((bounds.start, refusal)),
+        }
     }
+    let starts = module::starts(&lifted.iter().map(|(start, _)| *start).collect::<Vec<_>>());
+    let neighbours = emit::Neighbours { starts: &starts };
+    let bodies: Vec<_> = lifted.iter().map(|(_, function)| module::write(function, &neighbours)).collect();
+    let (wasm, faults) = module::assemble(&bodies);
+    let functions =
+        lifted.into_iter().map(|(start, function)| Lifted { start, entries: function.entries }).collect();
+    Translation { wasm, functions, refused, faults }
 }
