@@ -46,7 +46,7 @@ pub(crate) fn reads(statement: &Statement, visit: &mut dyn FnMut(Var)) {
     use super::ir::Callee;
     match statement {
         Statement::Set(_, value) | Statement::Drop(value) | Statement::StoreState(_, value) => {
-            value.reads(visit)
+            value.reads(visit);
         }
         Statement::Store(_, address, value) => {
             address.reads(visit);

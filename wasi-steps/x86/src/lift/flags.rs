@@ -91,6 +91,9 @@ pub(crate) fn effect(instruction: &Instruction) -> Effect {
                 effect.reads |= effect.writes;
             } else if count_is_zero(instruction, last) {
                 effect = Effect::default();
+            } else if matches!(instruction.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr) {
+                // A full turn leaves the operand as it was, but not the flags.
+                effect.writes |= 1 << CF | 1 << OF;
             }
         }
         _ if instruction.is_string_instruction() => effect.reads |= effect.writes,

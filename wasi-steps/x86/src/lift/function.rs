@@ -17,7 +17,6 @@ use super::{CodeImage, FunctionBounds, Refusal, dataflow};
 pub(crate) struct Function {
     pub(crate) types: Vec<Type>,
     pub(crate) nodes: Vec<IrNode>,
-    pub(crate) successors: Vec<Vec<usize>>,
     pub(crate) shape: Shape,
     pub(crate) entries: Vec<u32>,
 }
@@ -75,7 +74,7 @@ fn lift_with(image: &dyn CodeImage, bounds: FunctionBounds, extra: &[u32]) -> Re
     }
     let successors: Vec<Vec<usize>> = graph.nodes.iter().map(|node| node.successors.clone()).collect();
     dataflow::assign(&mut nodes, &successors, &shape);
-    Ok(Function { types: lifter.types, nodes, successors, shape, entries: graph.entries })
+    Ok(Function { types: lifter.types, nodes, shape, entries: graph.entries })
 }
 
 /// What the analysis of flags has to know of a node's instructions.

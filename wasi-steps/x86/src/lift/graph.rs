@@ -50,13 +50,6 @@ impl Shape {
     pub(crate) fn is_back_edge(&self, from: usize, to: usize) -> bool {
         self.number[to] <= self.number[from]
     }
-
-    pub(crate) fn dominates(&self, above: usize, mut below: usize) -> bool {
-        while self.number[below] > self.number[above] {
-            below = self.dominator[below];
-        }
-        above == below
-    }
 }
 
 fn reverse_postorder(graph: &Graph) -> Vec<usize> {
@@ -152,7 +145,7 @@ fn single_entry(graph: &mut Graph, component: Vec<usize>) -> (usize, Vec<usize>)
         _ => {
             let dispatch = graph.nodes.len();
             graph.nodes.push(node(Body::Dispatch(dispatch as u32)));
-            for from in 0..dispatch {
+            for (from, from_inside) in is_inside.iter().enumerate() {
                 for edge in 0..graph.nodes[from].successors.len() {
                     let to = graph.nodes[from].successors[edge];
                     let Some(index) = entries.iter().position(|entry| *entry == to) else { continue };
@@ -161,7 +154,7 @@ fn single_entry(graph: &mut Graph, component: Vec<usize>) -> (usize, Vec<usize>)
                     chosen.successors.push(dispatch);
                     graph.nodes.push(chosen);
                     graph.nodes[from].successors[edge] = choose;
-                    if is_inside[from] {
+                    if *from_inside {
                         inner.push(choose);
                     }
                 }

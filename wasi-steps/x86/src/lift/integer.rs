@@ -1,13 +1,13 @@
 //! Moves, arithmetic and logic on integers, and the stack.
 
-use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, ConditionCode, Instruction, Mnemonic, OpKind};
 use wasm_encoder::Instruction as Wasm;
 
 use super::conditions::{adjust, of_result};
 use super::flags::{AF, CF, OF};
 use super::ir::{
-    Alu, Expr, RAX, RBP, RDX, RSP, Statement, Type, alu, and, constant, extend, get, guest_address, narrow,
-    not, op1, select, sign, signed, to_i32, wrap,
+    Alu, Expr, RAX, RBP, RDX, RSP, Statement, Type, alu, and, constant, extend, get, narrow, not, op1,
+    select, sign, signed, to_i32, wrap,
 };
 use super::lifter::Lifter;
 use super::operands::{Place, load, store};
@@ -91,7 +91,7 @@ impl Lifter<'_> {
             }
             M::Push => self.push(i),
             M::Pop => self.pop(i),
-            M::Leave => {
+            M::Leave if i.code() == Code::Leaveq => {
                 let address = self.keep(Type::I32, wrap(get(RBP)));
                 let value = self.keep(Type::I64, load(8, address, 0));
                 self.set(RSP, alu(Alu::Add, 8, get(RBP), Expr::I64(8)));
@@ -342,11 +342,6 @@ impl Lifter<'_> {
         let old = self.read_place(&place);
         self.write_place(&place, select(condition, value, old));
         Some(())
-    }
-
-    /// The guest address behind the instruction, i64.
-    pub(super) fn return_address(i: &Instruction) -> Expr {
-        extend(guest_address(i.next_ip() as u32))
     }
 
     /// The target of an indirect branch, i32.

@@ -74,19 +74,14 @@ pub(crate) enum Expr {
     /// What is added to unit addresses, an i32.
     Bias,
     /// A load from the guest's memory, which can fault.
-    Load(Wasm<'static>, Box<Expr>),
+    Load(Wasm<'static>, Box<Self>),
     /// A load from the state; its address is in the operator.
     State(Wasm<'static>),
     /// An operator of WebAssembly without effects.
-    Op(Wasm<'static>, Vec<Expr>),
+    Op(Wasm<'static>, Vec<Self>),
 }
 
 impl Expr {
-    /// Whether evaluating it again costs nothing and gives the same, as long as its variable is not written.
-    pub(crate) fn is_simple(&self) -> bool {
-        matches!(self, Self::I32(_) | Self::I64(_) | Self::V128(_) | Self::Get(_) | Self::Bias)
-    }
-
     pub(crate) fn is_constant(&self) -> bool {
         matches!(self, Self::I32(_) | Self::I64(_) | Self::V128(_))
     }
@@ -118,7 +113,7 @@ pub(crate) enum Statement {
     Atomic(Wasm<'static>, Expr, Vec<Expr>, Var),
     /// A product of two i64 in two halves: signed or not, low, high.
     MultiplyWide(Wasm<'static>, Var, Var, Expr, Expr),
-    If(Expr, Vec<Statement>, Vec<Statement>),
+    If(Expr, Vec<Self>, Vec<Self>),
     /// The interpreter runs the instruction at this unit address.
     Step(u32, Moves),
     /// A system call; the unit address behind it.

@@ -163,11 +163,13 @@ impl<'a> Lifter<'a> {
             return None;
         }
         let before = self.out.len();
-        let done = self.integer(instruction);
-        if done.is_none() {
+        for topic in [Self::integer, Self::vector] {
+            if topic(self, instruction).is_some() {
+                return Some(());
+            }
             self.out.truncate(before);
         }
-        done
+        None
     }
 
     fn fact(&self, instruction: &Instruction) -> Fact {

@@ -14,6 +14,7 @@
 //! does what the interpreter does or is refused by name.
 
 pub mod abi;
+pub mod bounds;
 
 mod atomic;
 mod bits;
@@ -23,6 +24,7 @@ mod control;
 mod dataflow;
 mod emit;
 mod flags;
+mod float;
 mod function;
 mod graph;
 mod integer;
@@ -30,8 +32,10 @@ mod ir;
 mod lifter;
 mod module;
 mod operands;
+mod shuffle;
 mod structure;
 mod tables;
+mod vector;
 
 /// The bytes that are translated.
 pub trait CodeImage {

@@ -26,13 +26,6 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    pub(crate) fn size(&self) -> u32 {
-        match self {
-            Self::Register(_, size) | Self::Memory(_, _, size) => *size,
-            Self::High(_) => 1,
-        }
-    }
-
     pub(crate) fn is_memory(&self) -> bool {
         matches!(self, Self::Memory(..))
     }

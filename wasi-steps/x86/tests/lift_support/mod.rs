@@ -159,7 +159,7 @@ impl Host {
     }
 
     /// The state as the interpreter wants it, with `rip` at `pc`.
-    fn to_cpu(&mut self, pc: u64) -> CpuState {
+    fn cpu_at(&mut self, pc: u64) -> CpuState {
         let mut cpu = self.cpu.clone();
         let state = self.state();
         cpu.gpr = state.gpr;
@@ -205,7 +205,7 @@ fn length_at(host: &Host, pc: u64) -> u64 {
 fn on_step(host: &mut Host, pc: i32) -> wasmtime::Result<i32> {
     let pc = u64::from(pc as u32);
     let next = pc + length_at(host, pc);
-    let mut cpu = host.to_cpu(pc);
+    let mut cpu = host.cpu_at(pc);
     host.step(&mut cpu)?;
     let rip = cpu.rip;
     host.take_cpu(cpu);
@@ -289,13 +289,7 @@ impl Runner {
     }
 
     pub fn install(&mut self, translation: &Translation, slot: u32) {
-        if let Err(error) = wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all())
-            .validate_all(&translation.wasm)
-        {
-            let text = wasmprinter::print_bytes(&translation.wasm).unwrap_or_default();
-            std::fs::write("/tmp/lift-invalid.wat", text).expect("a dump");
-            panic!("{error}");
-        }
+        validate(&translation.wasm);
         let module = Module::new(&self.engine, &translation.wasm).expect("a module");
         let store = &mut self.store;
         let global = |store: &mut Store<Host>, value: i32| {
@@ -392,7 +386,7 @@ impl Runner {
             End::At(pc) => pc,
             _ => host.state().rip,
         };
-        let mut after = host.to_cpu(rip);
+        let mut after = host.cpu_at(rip);
         after.mxcsr = control;
         (end, after)
     }
@@ -419,9 +413,9 @@ fn on_dispatch(mut caller: Caller<'_, Host>, arguments: &[Val], results: &mut [V
         host.state().gpr[register] = value.unwrap_i64() as u64;
     }
     let top = host.state().gpr[RSP];
-    let mut cpu = host.to_cpu(pc);
-    // Nothing is interpreted of code that was not translated on purpose: `pushfq` marks the end of a test.
-    if host.memory.load::<u8>(pc) == Ok(0x9c) {
+    let mut cpu = host.cpu_at(pc);
+    // `pushfq` or `int3` marks the end of a test.
+    if matches!(host.memory.load::<u8>(pc), Ok(0x9c | 0xcc)) {
         host.end = Some(End::At(pc));
         host.state().rip = pc;
         return Err(wasmtime::Error::msg("end"));
@@ -436,6 +430,14 @@ fn on_dispatch(mut caller: Caller<'_, Host>, arguments: &[Val], results: &mut [V
     results[2] = Val::I64(values.2 as i64);
     results[3] = Val::I64(values.3 as i64);
     Ok(())
+}
+
+/// What is wrong with a module, with its text around the place.
+pub fn validate(wasm: &[u8]) {
+    let features = wasmparser::WasmFeatures::all();
+    if let Err(error) = wasmparser::Validator::new_with_features(features).validate_all(wasm) {
+        panic!("{error}\n{}", wasmprinter::print_bytes(wasm).unwrap_or_default());
+    }
 }
 
 fn setup_module() -> Vec<u8> {
