@@ -5,7 +5,7 @@
 mod lift_support;
 
 use cooper_x86::interpreter::Exit;
-use cooper_x86::lift::FunctionBounds;
+use cooper_x86::lift::{FunctionBounds, Unit, dump};
 use cooper_x86::state::{CpuState, register::*};
 use lift_support::{CODE, DATA, DATA_SIZE, End, HOME, Image, Map, Runner};
 use std::sync::atomic::AtomicU8;
@@ -109,4 +109,41 @@ fn programs_do_what_the_interpreter_does() {
     ] {
         check(name, argument);
     }
+}
+
+#[test]
+fn small_functions_translate_as_before() {
+    let (image, all) = image();
+    let unit = Unit { image: &image, functions: &[], extra_entries: &[] };
+    for (name, bounds) in all {
+        let text = dump(&unit, bounds).expect("it is translated");
+        assert!(!text.contains("undefined in node"), "{name}:\n{text}");
+        insta::assert_snapshot!(name, text);
+    }
+}
+
+/// What becomes of a few instructions, alone in a function that returns.
+fn dumped(code: &[u8]) -> String {
+    let mut bytes = code.to_vec();
+    bytes.push(0xc3);
+    let bounds = FunctionBounds { start: 0, end: bytes.len() as u32 };
+    let image = Image(bytes);
+    dump(&Unit { image: &image, functions: &[], extra_entries: &[] }, bounds).expect("it is translated")
+}
+
+#[test]
+fn repeated_loads_are_kept_apart() {
+    // mov eax, [rdi]; mov ecx, [rsi]; mov edx, [rdi]
+    let text = dumped(&[0x8b, 0x07, 0x8b, 0x0e, 0x8b, 0x17]);
+    assert_eq!(text.matches("barrier").count(), 1, "{text}");
+    // mov eax, [rdi]; mov [rsi], ecx; mov edx, [rdi]
+    let text = dumped(&[0x8b, 0x07, 0x89, 0x0e, 0x8b, 0x17]);
+    assert_eq!(text.matches("barrier").count(), 0, "{text}");
+}
+
+#[test]
+fn a_loop_without_calls_looks_at_the_stop_byte() {
+    // dec edi; jne back
+    let text = dumped(&[0xff, 0xcf, 0x75, 0xfc]);
+    assert_eq!(text.matches("safepoint").count(), 1, "{text}");
 }

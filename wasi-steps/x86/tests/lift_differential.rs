@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicU8;
 
 use cooper_x86::code::SharedCode;
 use cooper_x86::interpreter::{Exit, Interpreter};
-use cooper_x86::lift::{FunctionBounds, Refusal, Unit, translate};
+use cooper_x86::lift::{FunctionBounds, Refusal, Unit, dump, translate};
 use cooper_x86::memory::{PAGE_SIZE, Protection};
 use cooper_x86::state::{CpuState, flag, register::*};
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic};
@@ -245,6 +245,9 @@ fn any_bytes_translate_to_a_valid_module() {
         let extra = [random.below(2048) as u32, random.below(2048) as u32];
         let translation = translate(&Unit { image: &image, functions: &bounds, extra_entries: &extra });
         validate(&translation.wasm);
+        let unit = Unit { image: &image, functions: &[], extra_entries: &[] };
+        let text = dump(&unit, bounds[0]).unwrap_or_default();
+        assert!(!text.contains("undefined in node"), "{text}");
         functions += translation.functions.len();
         assert_eq!(translation.functions.len() + translation.refused.len(), 3);
     }

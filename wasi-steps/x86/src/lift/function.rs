@@ -10,7 +10,7 @@ use super::ir::{
     Alu, Callee, End, Expr, IrNode, Moves, PCD, Statement, Type, Var, alu, get, guest_address, wrap,
 };
 use super::lifter::Lifter;
-use super::{CodeImage, FunctionBounds, Refusal, dataflow};
+use super::{CodeImage, FunctionBounds, Refusal, dataflow, loads};
 
 /// A function, ready to be written.
 #[derive(Clone, Debug)]
@@ -57,6 +57,8 @@ fn lift_with(image: &dyn CodeImage, bounds: FunctionBounds, extra: &[u32]) -> Re
     let looks = safepoints(&graph, &shape, &facts);
     let flags = flags::analyse(image, &graph, &shape, facts, &looks)?;
     let mut lifter = Lifter::new(Some(&flags));
+    lifter.barriers = loads::barriers(&graph, &shape, &looks);
+    lifter.barriers.sort_unstable();
     let mut choices = HashMap::new();
     let mut nodes = vec![IrNode { statements: Vec::new(), end: End::Jump(0), spill: 0 }; graph.nodes.len()];
     let start = graph.nodes[0].successors[0];

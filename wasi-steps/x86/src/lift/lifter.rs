@@ -39,6 +39,8 @@ pub(crate) struct Lifter<'a> {
     pub(super) at: u32,
     /// Where its node goes on.
     pub(super) successors: Vec<usize>,
+    /// Addresses of instructions before which loads are kept apart, ascending.
+    pub(super) barriers: Vec<u32>,
     /// The jump table of its node, and the variable for the index.
     pub(super) table: Option<(JumpTable, Var)>,
 }
@@ -69,6 +71,7 @@ impl<'a> Lifter<'a> {
             number: 0,
             at: 0,
             successors: Vec::new(),
+            barriers: Vec::new(),
             table: None,
         }
     }
@@ -142,6 +145,9 @@ impl<'a> Lifter<'a> {
     pub(crate) fn instruction(&mut self, instruction: &Instruction) -> Option<End> {
         self.at = instruction.ip() as u32;
         self.out.push(Statement::At(self.at));
+        if self.barriers.binary_search(&self.at).is_ok() {
+            self.out.push(Statement::Barrier);
+        }
         self.note_index();
         let end = match self.dispatch(instruction) {
             Some(()) => None,

@@ -22,6 +22,7 @@ mod cfg;
 mod conditions;
 mod control;
 mod dataflow;
+mod dump;
 mod emit;
 mod flags;
 mod float;
@@ -30,12 +31,16 @@ mod graph;
 mod integer;
 mod ir;
 mod lifter;
+mod loads;
 mod module;
 mod operands;
 mod shuffle;
 mod structure;
 mod tables;
+mod validate;
 mod vector;
+
+pub use dump::dump;
 
 /// The bytes that are translated.
 pub trait CodeImage {

@@ -229,6 +229,7 @@ pub fn engine(memory: &'static GuestMemory) -> Engine {
         .wasm_function_references(true)
         .wasm_wide_arithmetic(true)
         .wasm_multi_memory(true)
+        .table_lazy_init(false)
         .memory_reservation(1 << 32)
         .memory_guard_size(1 << 16)
         .max_wasm_stack(1 << 20)
