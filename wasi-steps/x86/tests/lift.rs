@@ -147,3 +147,13 @@ fn a_loop_without_calls_looks_at_the_stop_byte() {
     let text = dumped(&[0xff, 0xcf, 0x75, 0xfc]);
     assert_eq!(text.matches("safepoint").count(), 1, "{text}");
 }
+
+#[test]
+fn the_state_knows_the_stack_before_memory_is_touched() {
+    // push rbx; mov rbx, rdi; push rbp; mov [rdi], rsi
+    let text = dumped(&[0x53, 0x48, 0x89, 0xfb, 0x55, 0x48, 0x89, 0x37]);
+    assert_eq!(text.matches("publish").count(), 1, "{text}");
+    let [before, after] = text.split("publish").collect::<Vec<_>>()[..] else { panic!("{text}") };
+    let stores = [before, after].map(|part| part.matches("I64Store").count());
+    assert_eq!(stores, [2, 1], "{text}");
+}

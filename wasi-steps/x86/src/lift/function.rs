@@ -1,6 +1,6 @@
 //! One function from its bytes to translated nodes.
 
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use std::collections::HashMap;
 
 use super::cfg::{self, Body, Graph};
@@ -169,14 +169,23 @@ fn lift_node(
         Body::Code { instructions, .. } => {
             lifter.successors.clone_from(&node.successors);
             lifter.table = node.table.clone().map(|table| (table, lifter.variable(Type::I32)));
-            let mut published = !is_start;
+            // The state's stack pointer must never be above live data when an access faults.
+            let mut is_stale = is_start;
             let mut end = None;
-            for instruction in instructions {
-                if !published && !is_prologue(instruction) {
+            for (place, instruction) in instructions.iter().enumerate() {
+                let is_last = place + 1 == instructions.len();
+                let is_call = instruction.flow_control() == FlowControl::Call;
+                let lowers = lowers_stack(instruction);
+                if is_stale && !is_call && !lowers && (is_last || accesses_memory(instruction)) {
                     lifter.out.push(Statement::PublishStack);
-                    published = true;
+                    is_stale = false;
                 }
                 end = lifter.instruction(instruction);
+                // A callee makes its own, lower one known.
+                is_stale = (is_stale || lowers) && !is_call;
+            }
+            if is_stale && end.is_none() {
+                lifter.out.push(Statement::PublishStack);
             }
             end.unwrap_or_else(|| match node.successors.first() {
                 Some(next) => End::Jump(*next),
@@ -189,16 +198,19 @@ fn lift_node(
     }
 }
 
-/// Whether an instruction belongs to the beginning of a function that moves the stack pointer.
-fn is_prologue(instruction: &Instruction) -> bool {
+/// Whether an instruction moves the stack pointer down, or anywhere.
+fn lowers_stack(instruction: &Instruction) -> bool {
     match instruction.mnemonic() {
-        Mnemonic::Push | Mnemonic::Endbr64 => true,
-        Mnemonic::Mov => {
-            instruction.op0_register() == Register::RBP && instruction.op1_register() == Register::RSP
-        }
-        Mnemonic::Sub => {
-            instruction.op0_register() == Register::RSP && instruction.op1_kind() != OpKind::Register
+        Mnemonic::Push => true,
+        Mnemonic::Sub | Mnemonic::And | Mnemonic::Lea | Mnemonic::Mov => {
+            instruction.op0_register() == Register::RSP
         }
         _ => false,
     }
+}
+
+/// Whether an instruction loads or stores through an operand of its own.
+fn accesses_memory(instruction: &Instruction) -> bool {
+    !matches!(instruction.mnemonic(), Mnemonic::Lea | Mnemonic::Nop)
+        && (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory)
 }

@@ -1,9 +1,9 @@
 //! Translates functions of x86-64 machine code to a WebAssembly module.
 //!
-//! One guest function becomes one Wasm function. The bytes are decoded into a graph of blocks ([`cfg`]), the flags that
-//! instructions leave are traced to those that look at them ([`flags`]), each block becomes typed expressions over
-//! variables ([`ir`], [`integer`], [`vector`]), the registers that have to be written back or read again around exits
-//! are found ([`dataflow`]), and the graph is written as structured control flow ([`structure`], [`emit`]). What no
+//! One guest function becomes one Wasm function. The bytes are decoded into a graph of blocks (`cfg`), the flags that
+//! instructions leave are traced to those that look at them (`flags`), each block becomes typed expressions over
+//! variables (`ir`, `integer`, `vector`), the registers that have to be written back or read again around exits
+//! are found (`dataflow`), and the graph is written as structured control flow (`structure`, `emit`). What no
 //! topic knows is left to the interpreter, one instruction at a time, through an import. [`abi`] says how code,
 //! registers and host meet.
 //!
