@@ -36,10 +36,47 @@ pub(crate) enum Command {
     Rmi(RmiArguments),
     /// Remove what no name and no record needs
     Prune(PruneArguments),
+    /// Fill and move the cache of translated code
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// List the system calls that steps have
     Syscalls,
     /// Show the version
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Run a command in an image and keep everything that it runs as translated code
+    Warm(Box<RunArguments>),
+    /// Write translated code to a signed archive
+    Export(CacheExportArguments),
+    /// Take translated code from a signed archive
+    Import(CacheImportArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheExportArguments {
+    /// The archive to write
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Private Ed25519 key (PEM) that signs the archive
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheImportArguments {
+    /// The archive to read
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Public Ed25519 key (PEM) that the archive has to be signed with
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
 }
 
 /// Where the store is, and how much is logged.

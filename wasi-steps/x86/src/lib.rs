@@ -11,6 +11,7 @@
 //! 64-bit numbers that never alias, and at every exit the state is the one the hardware would show.
 
 pub mod code;
+pub mod float;
 pub mod interpreter;
 pub mod lift;
 pub mod memory;

@@ -18,16 +18,19 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::ptr;
-use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 /// Size of a guest's address window in bytes.
 pub const GUEST_SIZE: u64 = 1 << 32;
 /// Size of a guest page in bytes, equal to the host's.
 pub const PAGE_SIZE: u64 = 4096;
 
-/// Inaccessible bytes behind the window: an access that begins inside and ends outside faults.
-const GUARD_SIZE: usize = 1 << 16;
+/// Inaccessible bytes behind the window: an access that begins inside and ends outside faults. Translated code folds
+/// displacements below 64 KiB into its accesses, which may be wide besides.
+pub const GUARD_SIZE: usize = 1 << 17;
+/// Windows without a guest that are kept for the next one.
+const MAX_IDLE: usize = 32;
 /// How many windows a host process can have at once: one for each guest process.
 const MAX_RESERVATIONS: usize = 8192;
 
@@ -386,11 +389,36 @@ thread_local! {
 }
 
 /// A guest's memory window.
+///
+/// The reservation is used again by later guests: [`window`](Self::window) is what those keep who have made something
+/// for the addresses, such as an engine's store.
 #[derive(Debug)]
 pub struct GuestMemory {
     base: *mut u8,
+    window: Option<Arc<Window>>,
+}
+
+/// A reservation of host addresses, whoever the guest in it is.
+#[derive(Debug)]
+pub struct Window {
+    base: *mut u8,
     slot: usize,
 }
+
+impl Window {
+    /// Host address of guest address 0.
+    pub fn base(&self) -> *mut u8 {
+        self.base
+    }
+}
+
+// SAFETY: a window is addresses; see `GuestMemory`.
+unsafe impl Send for Window {}
+// SAFETY: as above.
+unsafe impl Sync for Window {}
+
+/// Empty windows, the last used at the end.
+static IDLE: Mutex<Vec<Arc<Window>>> = Mutex::new(Vec::new());
 
 // SAFETY: the window is shared memory by design; all accesses are single instructions that tolerate races.
 unsafe impl Send for GuestMemory {}
@@ -402,6 +430,9 @@ impl GuestMemory {
     ///
     /// Fails with the host's error, and with `ENOMEM` when this process already has the highest number of windows.
     pub fn reserve() -> io::Result<Self> {
+        if let Some(window) = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Ok(Self { base: window.base, window: Some(window) });
+        }
         install_fault_handler();
         // SAFETY: a new mapping at an address of the host kernel's choice.
         let base = unsafe {
@@ -418,7 +449,10 @@ impl GuestMemory {
             return Err(io::Error::last_os_error());
         }
         match register(base as usize) {
-            Some(slot) => Ok(Self { base: base.cast(), slot }),
+            Some(slot) => {
+                let base = base.cast();
+                Ok(Self { base, window: Some(Arc::new(Window { base, slot })) })
+            }
             None => {
                 // SAFETY: unmaps what was just mapped.
                 unsafe { libc::munmap(base, GUEST_SIZE as usize + GUARD_SIZE) };
@@ -430,6 +464,11 @@ impl GuestMemory {
     /// Host address of guest address 0.
     pub fn base(&self) -> *mut u8 {
         self.base
+    }
+
+    /// The reservation.
+    pub fn window(&self) -> Option<&Arc<Window>> {
+        self.window.as_ref()
     }
 
     #[inline(always)]
@@ -815,8 +854,20 @@ impl GuestMemory {
 
 impl Drop for GuestMemory {
     fn drop(&mut self) {
+        let Some(window) = self.window.take() else { return };
+        let emptied =
+            self.map(0, GUEST_SIZE, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+        let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+        if emptied.is_ok() && idle.len() < MAX_IDLE {
+            idle.push(window);
+        }
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
         RESERVATIONS[self.slot].store(0, Ordering::Release);
-        // SAFETY: our own reservation; the last user is gone, because accesses borrow `self`.
+        // SAFETY: our own reservation; the last user is gone, because whoever accesses it holds the window.
         unsafe { libc::munmap(self.base.cast(), GUEST_SIZE as usize + GUARD_SIZE) };
     }
 }

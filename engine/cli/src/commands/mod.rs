@@ -1,6 +1,7 @@
 //! The commands.
 
 pub(crate) mod build;
+pub(crate) mod cache;
 pub(crate) mod images;
 pub(crate) mod run;
 pub(crate) mod system;

@@ -301,7 +301,7 @@ impl AddressSpace {
         self.generation.fetch_add(1, Ordering::SeqCst);
         let members = lock(&self.members);
         if members.len() > 1 {
-            members.iter().filter_map(Weak::upgrade).for_each(|task| task.stop.store(1, Ordering::SeqCst));
+            members.iter().filter_map(Weak::upgrade).for_each(|task| task.stop.raise());
         }
     }
 }
