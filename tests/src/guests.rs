@@ -40,6 +40,7 @@ pub const PROGRAMS: &[(&str, Runs)] = &[
     ("environment", Runs::AsRoot),
     ("epoll", Runs::Natively),
     ("escape", Runs::InCooper),
+    ("everycall", Runs::InCooper),
     ("exec", Runs::Natively),
     ("faults", Runs::Natively),
     ("files", Runs::Natively),
@@ -51,6 +52,7 @@ pub const PROGRAMS: &[(&str, Runs)] = &[
     ("jumps", Runs::Natively),
     ("links", Runs::AsRoot),
     ("locks", Runs::Natively),
+    ("manyfiles", Runs::InCooper),
     ("memory", Runs::InCooper),
     ("mmap", Runs::Natively),
     ("modes", Runs::AsRoot),
@@ -67,6 +69,7 @@ pub const PROGRAMS: &[(&str, Runs)] = &[
     ("sigpipe", Runs::Natively),
     ("sparse", Runs::Natively),
     ("stat", Runs::AsRoot),
+    ("storms", Runs::Natively),
     ("strings", Runs::Natively),
     ("system", Runs::Natively),
     ("sysv", Runs::Natively),
@@ -76,6 +79,8 @@ pub const PROGRAMS: &[(&str, Runs)] = &[
     ("tmpfile", Runs::Natively),
     ("umask", Runs::Natively),
     ("unix_sockets", Runs::Natively),
+    ("waitv", Runs::Natively),
+    ("wakeups", Runs::Natively),
     ("xattrs", Runs::AsRoot),
 ];
 
