@@ -11,15 +11,18 @@ use cooper_build::step::StepRunner;
 use cooper_image::store::{Store, StoreOptions};
 use cooper_sandbox::ProcessRunner;
 
+use crate::environment;
 use crate::failure::Failure;
 
 /// This program, whatever has become of the file it was started from.
 const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
-/// The runner for steps over `store`.
-pub(crate) fn runner(store: &Store) -> Result<Box<dyn StepRunner>, Failure> {
+/// The runner for steps over `store`, which trust the certificates in the file `ca_bundle`; without one, those of
+/// `SSL_CERT_FILE` where that is set.
+pub(crate) fn runner(store: &Store, ca_bundle: Option<&Path>) -> Result<Box<dyn StepRunner>, Failure> {
+    let trust = environment::ca_bundle(ca_bundle)?;
     let arguments = vec!["step".into(), store.path().into(), store.lease_name().into()];
-    Ok(Box::new(ProcessRunner::new(OWN_EXECUTABLE.into(), arguments)))
+    Ok(Box::new(ProcessRunner::new(OWN_EXECUTABLE.into(), arguments).with_trust(trust)))
 }
 
 /// The process of one step, in which `cooper step` ends up.

@@ -17,7 +17,9 @@ mod machine;
 mod output;
 mod runner;
 mod step;
+mod trust;
 mod wire;
 
 pub use runner::ProcessRunner;
 pub use step::step_main;
+pub use trust::{Trust, TrustError};

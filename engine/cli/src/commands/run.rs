@@ -73,7 +73,7 @@ fn try_run(arguments: &RunArguments) -> Result<u8, Failure> {
     };
     let tree = provider.tree(&image, &|_, _, _| {}, &cancel)?;
     let request = request(arguments, &store, &image, tree, &cancel)?;
-    let runner = runner::runner(&store)?;
+    let runner = runner::runner(&store, arguments.ca_bundle.as_deref())?;
     let outcome = runner.run(&request, &mut Passthrough, &cancel).map_err(|error| {
         let code = match &error {
             StepError::Execute { missing: true, .. } => NOT_FOUND,
