@@ -63,6 +63,7 @@ pub const PROGRAMS: &[(&str, Runs)] = &[
     ("ptys", Runs::Natively),
     ("procfs", Runs::Natively),
     ("rename", Runs::Natively),
+    ("shrink", Runs::Natively),
     ("sigaltstack", Runs::Natively),
     ("sigchld", Runs::Natively),
     ("signals", Runs::Natively),

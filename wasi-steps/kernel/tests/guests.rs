@@ -153,6 +153,7 @@ programs!(
     processes,
     ptys,
     rename,
+    shrink,
     sigaltstack,
     sigchld,
     signals,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use cooper_vfs::{AllocateMode, Caller, Credentials, Errno, OpenFlags, Opened, Walk};
+use cooper_vfs::{AllocateMode, Caller, Credentials, Errno, NodeRef, OpenFlags, Opened, Walk};
 
 use super::{Entry, SysError, SysResult, full, partial, stub};
 use crate::cx::{AT_FDCWD, Cx};
@@ -16,8 +16,10 @@ use crate::files::restrict::{self, Restrictions};
 use crate::files::transfer::{HostInput, HostOutput, Input, MAX_TRANSFER, with_bounce};
 use crate::files::{Description, Kind, Output, place};
 use crate::signal::{SignalInfo, send, signal};
+use crate::task::Process;
 use crate::task::limits::resource;
 use crate::terminal;
+use crate::wait::lock;
 
 /// The calls of this family.
 pub(crate) const ENTRIES: &[Entry] = &[
@@ -144,6 +146,11 @@ fn open_at(cx: &Cx<'_>, directory: u64, path: u64, flags: u32, mode: u32) -> Sys
     }
     let mode = (mode & 0o7777 & !cx.fs().umask()) as u16;
     let opened = cx.kernel.root_fs.open(&cx.walk(), &base, &path, flags, mode)?;
+    if let (true, false, Opened::File(handle)) =
+        (flags.contains(OpenFlags::TRUNC), opened.created, &opened.opened)
+    {
+        file_shrunk(cx, &handle.node(), 0);
+    }
     let description = describe(cx, opened, flags)?;
     install(cx, description, flags.contains(OpenFlags::CLOEXEC))
 }
@@ -389,7 +396,17 @@ fn truncate(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
     let length = new_length(cx, length)?;
     let position = place::position(cx, AT_FDCWD as u64, path, 0, 0)?;
     position.truncate(&cx.walk(), length)?;
+    file_shrunk(cx, &position.node(), length);
     Ok(0)
+}
+
+/// Tells every process that may have the file mapped.
+fn file_shrunk(cx: &Cx<'_>, node: &NodeRef, size: u64) {
+    let processes: Vec<Arc<Process>> =
+        lock(&cx.kernel.table).processes.values().map(|node| node.process.clone()).collect();
+    for space in processes.iter().filter_map(|process| process.any_thread()?.space()) {
+        space.file_shrunk(node, size);
+    }
 }
 
 fn new_length(cx: &Cx<'_>, length: u64) -> Result<u64, SysError> {
@@ -417,7 +434,12 @@ fn ftruncate(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
     let [number, length, ..] = arguments;
     let file = cx.file(number)?;
     let length = new_length(cx, length)?;
-    writable_regular(&file)?.truncate(length)?;
+    let regular = writable_regular(&file)?;
+    let before = regular.handle().size();
+    regular.truncate(length)?;
+    if length < before {
+        file_shrunk(cx, &regular.handle().node(), length);
+    }
     Ok(0)
 }
 
