@@ -157,6 +157,9 @@ pub(crate) struct BuildArguments {
     /// Network of the steps
     #[arg(long, value_enum, default_value = "default")]
     pub(crate) network: NetworkMode,
+    /// Certificates (PEM) that programs in steps trust, in no layer [default: the file of SSL_CERT_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_bundle: Option<PathBuf>,
     /// Line for the steps' /etc/hosts (repeat)
     #[arg(long, value_name = "NAME:ADDRESS")]
     pub(crate) add_host: Vec<String>,
@@ -254,6 +257,9 @@ pub(crate) struct RunArguments {
     /// Network
     #[arg(long, value_enum, default_value = "default")]
     pub(crate) network: NetworkMode,
+    /// Certificates (PEM) that programs in steps trust, in no layer [default: the file of SSL_CERT_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_bundle: Option<PathBuf>,
     /// Line for /etc/hosts (repeat)
     #[arg(long, value_name = "NAME:ADDRESS")]
     pub(crate) add_host: Vec<String>,

@@ -62,15 +62,21 @@ fn mode_of_environment() -> Result<TranslationMode, Failure> {
     })
 }
 
-/// The runner for steps over `store`.
-pub(crate) fn runner(store: &Store) -> Result<Box<dyn StepRunner>, Failure> {
-    runner_with(store, mode_of_environment()?)
+/// The runner for steps over `store`, which trust the certificates in the file `ca_bundle`; without one, those of
+/// `SSL_CERT_FILE` where that is set.
+pub(crate) fn runner(store: &Store, ca_bundle: Option<&Path>) -> Result<Box<dyn StepRunner>, Failure> {
+    runner_with(store, ca_bundle, mode_of_environment()?)
 }
 
-/// The runner for steps over `store` whose code is translated as `mode` says.
-pub(crate) fn runner_with(store: &Store, mode: TranslationMode) -> Result<Box<dyn StepRunner>, Failure> {
+/// As [`runner`] for steps whose code is translated as `mode` says.
+pub(crate) fn runner_with(
+    store: &Store,
+    ca_bundle: Option<&Path>,
+    mode: TranslationMode,
+) -> Result<Box<dyn StepRunner>, Failure> {
+    let trust = environment::ca_bundle(ca_bundle)?;
     let arguments = vec!["step".into(), store.path().into(), store.lease_name().into(), mode.name().into()];
-    Ok(Box::new(ProcessRunner::new(OWN_EXECUTABLE.into(), arguments)))
+    Ok(Box::new(ProcessRunner::new(OWN_EXECUTABLE.into(), arguments).with_trust(trust)))
 }
 
 /// The process of one step, in which `cooper step` ends up.

@@ -29,6 +29,7 @@ mod state;
 mod step;
 mod thread;
 mod tiers;
+mod trust;
 mod wire;
 
 pub use compile::compile_main;
@@ -36,3 +37,4 @@ pub use compiler::{Helper, Policy};
 pub use engine::code_key;
 pub use runner::ProcessRunner;
 pub use step::{StepServices, Translation, step_main};
+pub use trust::{Trust, TrustError};

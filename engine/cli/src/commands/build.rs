@@ -55,7 +55,7 @@ pub(crate) fn build(arguments: BuildArguments) -> Result<ExitCode, Failure> {
     if arguments.check {
         return Ok(check(&loaded));
     }
-    let runner = runner::runner(&store)?;
+    let runner = runner::runner(&store, arguments.ca_bundle.as_deref())?;
     let display = display::display(arguments.progress, arguments.quiet);
     let options = environment::registry_options(&arguments.registry.insecure_registry)?;
     let images = StoreImages::new(&store, options, &*display);

@@ -79,9 +79,10 @@ fn try_run(arguments: &RunArguments, mode: Option<TranslationMode>) -> Result<u8
     };
     let tree = provider.tree(&image, &|_, _, _| {}, &cancel)?;
     let request = request(arguments, &store, &image, tree, &cancel)?;
+    let trust = arguments.ca_bundle.as_deref();
     let runner = match mode {
-        Some(mode) => runner::runner_with(&store, mode)?,
-        None => runner::runner(&store)?,
+        Some(mode) => runner::runner_with(&store, trust, mode)?,
+        None => runner::runner(&store, trust)?,
     };
     let outcome = runner.run(&request, &mut Passthrough, &cancel).map_err(|error| {
         let code = match &error {

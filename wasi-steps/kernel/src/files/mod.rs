@@ -26,6 +26,7 @@ pub(crate) mod place;
 pub(crate) mod process;
 pub(crate) mod registry;
 pub(crate) mod regular;
+pub(crate) mod restrict;
 pub(crate) mod signal;
 pub(crate) mod table;
 pub(crate) mod timer;

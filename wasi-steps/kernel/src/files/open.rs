@@ -73,17 +73,12 @@ fn open_fifo(cx: &Cx<'_>, node: &NodeRef, flags: OpenFlags) -> Result<PipeEnd, S
     if nonblocking && direction == Direction::Write && pipe.readers() == 0 {
         return Err(Errno::NXIO.into());
     }
-    let before = pipe.peer_opens(direction);
-    let end = pipe.end(direction);
-    if direction == Direction::Both || nonblocking {
+    let (end, awaited) = pipe.open(direction);
+    let Some(before) = awaited.filter(|_| direction != Direction::Both && !nonblocking) else {
         return Ok(end);
-    }
+    };
     until_done(cx, &end, Some(pipe.opened()), Patience::Forever, || {
-        if pipe.has_peer(direction) || pipe.peer_opens(direction) != before {
-            Ok(())
-        } else {
-            Err(Errno::AGAIN)
-        }
+        if pipe.peer_opens(direction) != before { Ok(()) } else { Err(Errno::AGAIN) }
     })?;
     Ok(end)
 }

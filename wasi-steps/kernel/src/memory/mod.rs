@@ -20,7 +20,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
-use cooper_vfs::{Errno, FileHandle, Position, WriteDenial};
+use cooper_vfs::{Errno, FileHandle, NodeRef, Position, WriteDenial};
 use cooper_x86::code::{CodeId, CodeMap, CodeRange, CodeSource};
 use cooper_x86::memory::{Access, GUEST_SIZE, GuestMemory, PAGE_SIZE, Sharing};
 
@@ -286,6 +286,29 @@ impl AddressSpace {
             .map_err(host_error)?;
         area.backed_end = backed_end;
         Ok(())
+    }
+
+    /// Takes away what lies behind the new end of a file: an access there is `SIGBUS` until the file grows again.
+    pub(crate) fn file_shrunk(&self, node: &NodeRef, size: u64) {
+        let mut areas = self.write();
+        let mut code = false;
+        for area in areas.map.values_mut() {
+            let Backing::File { file, offset, .. } = &area.backing else { continue };
+            if file.handle.node() != *node {
+                continue;
+            }
+            let available = page_up(size.saturating_sub(*offset)).unwrap_or(0);
+            let end = area.end.min(area.start.saturating_add(available));
+            // A host that cannot take pages away leaves them there, and the guest sees old bytes instead of a signal.
+            if end < area.backed_end && self.memory.unmap(end, area.backed_end - end).is_ok() {
+                area.backed_end = end;
+                code |= area.rights.contains(Rights::EXECUTE);
+            }
+        }
+        drop(areas);
+        if code {
+            self.code_changed();
+        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Areas> {

@@ -23,6 +23,7 @@ mod time;
 mod unimplemented;
 mod xattr;
 
+pub(crate) use descriptor::release_locks;
 pub(crate) use system::{RELEASE, VERSION};
 
 use std::sync::LazyLock;

@@ -139,7 +139,7 @@ pub(crate) fn ioctl(
             memory.store(argument.wrapping_add(Settings::SIZE as u64), [38400u32; 2])?;
         }
         request::TCSETS | request::TCSETSW | request::TCSETSF => {
-            set(cx, end, number == request::TCSETSF, argument)?
+            set(cx, end, number == request::TCSETSF, argument)?;
         }
         request::TCSETS2 | request::TCSETSW2 | request::TCSETSF2 => {
             set(cx, end, number == request::TCSETSF2, argument)?;

@@ -347,7 +347,7 @@ impl FileObject for TerminalEnd {
                 }
             }
             Side::Slave if !state.master_open => {
-                ready = Ready::READABLE | Ready::WRITABLE | Ready::ERR | Ready::HUP
+                ready = Ready::READABLE | Ready::WRITABLE | Ready::ERR | Ready::HUP;
             }
             Side::Slave => {
                 ready.set(Ready::READABLE, state.discipline.is_readable());
