@@ -64,6 +64,8 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Load(command) => commands::images::load(command),
         Command::Rmi(command) => commands::images::rmi(command),
         Command::Prune(command) => commands::images::prune(command),
+        Command::Index(command) => commands::index::index(command),
+        Command::Explain(command) => commands::explain::explain(&command),
         Command::Syscalls => commands::system::syscalls(),
         Command::Version => commands::system::version(),
     }

@@ -1,7 +1,9 @@
 //! The commands.
 
 pub(crate) mod build;
+pub(crate) mod explain;
 pub(crate) mod images;
+pub(crate) mod index;
 pub(crate) mod run;
 pub(crate) mod system;
 pub(crate) mod values;
