@@ -25,7 +25,7 @@ use crate::copy::store_failed;
 use crate::error::{Error, Result};
 use crate::history::COMMENT;
 use crate::key::{Key, KeyBuilder};
-use crate::lower::ImagePlan;
+use crate::lower::{ImagePlan, LayerPlan};
 use crate::report::{Event, Reporter, phase};
 use crate::solve::{Output, Solution};
 use crate::source::ImageProvider;
@@ -88,10 +88,12 @@ fn make(
         if cancel.is_cancelled() {
             return Err(Error::cancelled());
         }
-        if let Some((before, after)) = entry.layer {
+        if let Some(LayerPlan { before, after, result }) = entry.layer {
             let (before, after) = (solution.output(before)?, solution.output(after)?);
             time = time.max(after.time);
-            layers.push(layer(store, images, before, after, &layer_options, cancel)?);
+            let made = layer(store, images, before, after, &layer_options, cancel)?;
+            let tree = Some(solution.output(result)?.tree(images, cancel)?);
+            layers.push(NewLayer { tree, ..made });
             let current = layers.len() as u64;
             reporter.event(Event::PhaseProgress { name: PHASE, what: "layers", current, total: Some(total) });
         }

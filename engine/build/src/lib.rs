@@ -13,6 +13,8 @@
 
 pub mod archive;
 pub mod build;
+pub mod cache_mounts;
+pub mod check;
 pub mod context;
 pub mod copy;
 pub mod error;
@@ -23,10 +25,12 @@ pub mod image;
 pub mod key;
 pub mod lower;
 pub mod mode;
+pub mod remote;
 pub mod report;
 pub mod request;
 pub mod run;
 pub mod scope;
+mod select;
 pub mod solve;
 pub mod source;
 pub mod step;

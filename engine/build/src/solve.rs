@@ -20,20 +20,20 @@ use cooper_image::store::{Keep, Store};
 use cooper_vfs::tree::Tree;
 use cooper_vfs::{Clock, Timestamp};
 
+use crate::cache_mounts::TakenCaches;
 use crate::context;
 use crate::copy::{self, accounts, store_failed};
 use crate::error::{Error, Fault, Result, SourceFile};
 use crate::graph::{Graph, MakeDirectory, Operation, Vertex, VertexId};
 use crate::key::{Key, KeyBuilder};
+use crate::remote;
 use crate::report::{Event, Finish, Reporter};
-use crate::run::{CacheMounts, RunMountKind, RunOperation, StepContext, sub_path_key};
+use crate::run::{RunOperation, StepContext, sub_path_key};
 use crate::source::{ImageProvider, ImageSource};
 use crate::step::{CancelToken, Secret, StepLimits, StepRunner};
 
 /// Record kind of results.
 const RESULT: &str = "vertex";
-/// Record kind of cache mounts.
-const CACHE_MOUNT: &str = "cache mount";
 /// Version of the results' layout.
 const RESULT_VERSION: u8 = 1;
 /// Stack of a worker: contexts and trees are walked recursively, to bounded depths.
@@ -62,6 +62,8 @@ pub struct Solver<'a> {
     pub network_allow: &'a [IpAddr],
     /// Bounds of each step.
     pub limits: &'a StepLimits,
+    /// Size of the steps' `/dev/shm`, in bytes.
+    pub shared_memory_bytes: Option<u64>,
     /// Vertices at once.
     pub jobs: NonZeroUsize,
 }
@@ -230,6 +232,9 @@ impl Solver<'_> {
         stop: &CancelToken,
     ) -> Result<Output> {
         self.reporter.event(Event::Started { vertex: id });
+        let span = tracing::info_span!("vertex", id = id.0, name = vertex.name);
+        let _entered = span.enter();
+        tracing::debug!("started");
         let result =
             if stop.is_cancelled() { Err(Error::cancelled()) } else { self.run(id, vertex, inputs, stop) };
         let how = match &result {
@@ -237,6 +242,7 @@ impl Solver<'_> {
             Err(error) if error.fault() == Fault::Cancelled => Finish::Cancelled,
             Err(_) => Finish::Failed,
         };
+        tracing::info!(how = ?how, "finished");
         self.reporter.event(Event::Finished { vertex: id, how });
         let place = |error: Error| match vertex.span {
             Some(span) => error.at(self.file, first_line(&self.file.text, span)),
@@ -268,15 +274,27 @@ impl Solver<'_> {
             }
             Operation::Context(query) => {
                 let tree = context::load(self.store, query, cooper_vfs::HostClock.now(), stop)?;
+                tracing::debug!(tree = %tree.id(), "the context is loaded");
+                Ok((Output::ready(tree, Timestamp::default()), Finish::Done))
+            }
+            Operation::Remote(file) => {
+                let secret = remote::authorization(file.host(), self.secrets);
+                let progress = |what: &str, current: u64, total: Option<u64>| {
+                    self.reporter.event(Event::Progress { vertex: id, what, current, total });
+                };
+                let tree = remote::load(self.store, self.images, file, secret.as_ref(), &progress, stop)?;
                 Ok((Output::ready(tree, Timestamp::default()), Finish::Done))
             }
             operation => {
                 let work = Work { solver: self, id, inputs, stop };
                 let key = work.key(operation)?;
-                if vertex.use_cache
-                    && let Some(output) = self.recorded(&key)?
-                {
+                if !vertex.use_cache {
+                    tracing::debug!(%key, "the cache is not to be used");
+                } else if let Some(output) = self.recorded(&key)? {
+                    tracing::debug!(%key, "cache hit");
                     return Ok((output, Finish::Cached));
+                } else {
+                    tracing::debug!(%key, base = %work.base()?.identity, "cache miss: no record of this key");
                 }
                 let output = work.execute(operation)?;
                 self.record(&key, &output)?;
@@ -321,17 +339,23 @@ impl Work<'_> {
     fn key(&self, operation: &Operation) -> Result<Key> {
         let what = match operation {
             Operation::Copy(_) => "copy",
+            Operation::Merge => "merge",
             Operation::MakeDirectory(_) => "directory",
             Operation::Run(_) => "run",
-            Operation::Scratch | Operation::Image(_) | Operation::Context(_) => "source",
+            Operation::Scratch | Operation::Image(_) | Operation::Context(_) | Operation::Remote(_) => {
+                "source"
+            }
         };
         let mut key = KeyBuilder::new(what);
         key.bytes("platform", self.solver.platform.to_string().as_bytes());
         key.key("base", &self.base()?.identity);
         match operation {
             Operation::Copy(copy) => {
-                let from = self.inputs.get(1).map(|input| self.tree(input)).transpose()?;
-                copy.add_to_key(&mut key, self.solver.store, from.as_ref())?;
+                let input = |index: usize| self.tree(self.input(index)?);
+                copy.add_to_key(&mut key, self.solver.store, &input)?;
+            }
+            Operation::Merge => {
+                key.key("upper", &self.input(1)?.identity);
             }
             Operation::MakeDirectory(MakeDirectory { path, user }) => {
                 key.bytes("path", path.as_bytes()).bytes("user", user.as_bytes());
@@ -342,7 +366,7 @@ impl Work<'_> {
                 };
                 run.add_to_key(&mut key, self.solver.extra_hosts, &mounted)?;
             }
-            Operation::Scratch | Operation::Image(_) | Operation::Context(_) => {}
+            Operation::Scratch | Operation::Image(_) | Operation::Context(_) | Operation::Remote(_) => {}
         }
         Ok(key.finish())
     }
@@ -353,9 +377,14 @@ impl Work<'_> {
         let time = base.time;
         match operation {
             Operation::Copy(copy) => {
-                let from = self.inputs.get(1).map(|input| self.tree(input)).transpose()?;
-                let copied = copy.execute(store, &self.tree(base)?, from.as_ref(), time)?;
+                let input = |index: usize| self.tree(self.input(index)?);
+                let copied = copy.execute(store, &self.tree(base)?, &input, time)?;
                 Ok(Output::ready(copied.tree, copied.time))
+            }
+            Operation::Merge => {
+                let upper = self.input(1)?;
+                let tree = copy::merge(store, &self.tree(base)?, &self.tree(upper)?)?;
+                Ok(Output::ready(tree, time.max(upper.time)))
             }
             Operation::MakeDirectory(MakeDirectory { path, user }) => {
                 let tree = self.tree(base)?;
@@ -370,7 +399,7 @@ impl Work<'_> {
                 Ok(Output::ready(copy::make_directory(store, &tree, path, owner, time)?, time))
             }
             Operation::Run(run) => self.run_step(run, base),
-            Operation::Scratch | Operation::Image(_) | Operation::Context(_) => {
+            Operation::Scratch | Operation::Image(_) | Operation::Context(_) | Operation::Remote(_) => {
                 Err(Error::new(Fault::Bug, "a source was executed as an operation"))
             }
         }
@@ -385,6 +414,7 @@ impl Work<'_> {
             extra_hosts: solver.extra_hosts,
             network_allow: solver.network_allow,
             limits: solver.limits,
+            shared_memory_bytes: solver.shared_memory_bytes,
             cancel: self.stop,
         };
         let base_tree = self.tree(base)?;
@@ -392,10 +422,7 @@ impl Work<'_> {
         let mut output = |stream, bytes: &[u8]| {
             solver.reporter.event(Event::Output { vertex: self.id, stream, bytes });
         };
-        let caches = StoredCaches { store: solver.store };
-        let uses_caches = run.mounts.iter().any(|mount| matches!(mount.kind, RunMountKind::Cache { .. }));
-        // One step at a time changes caches, whatever `sharing` says: nothing that a step left in one is lost.
-        let _turn = uses_caches.then(|| CACHE_TURN.lock().unwrap_or_else(PoisonError::into_inner));
+        let caches = TakenCaches::take(solver.store, &run.mounts, self.stop)?;
         let tree = run.execute(&context, &base_tree, &inputs, &caches, &mut output)?;
         let time = newest_change(solver.store, &base_tree, &tree)?.max(base.time);
         Ok(Output::ready(tree, time))
@@ -419,25 +446,6 @@ impl Work<'_> {
                 source.tree(self.solver.images, &progress, self.stop)
             }
         }
-    }
-}
-
-/// Steps that change caches wait for one another.
-static CACHE_TURN: Mutex<()> = Mutex::new(());
-
-struct StoredCaches<'a> {
-    store: &'a Store,
-}
-
-impl CacheMounts for StoredCaches<'_> {
-    fn load(&self, id: &str) -> Result<Option<Tree>> {
-        let bytes = self.store.record(CACHE_MOUNT, id.as_bytes())?;
-        // What cannot be read starts anew: it is a cache.
-        Ok(bytes.and_then(|bytes| Tree::decode(&bytes).ok()))
-    }
-
-    fn save(&self, id: &str, tree: &Tree) -> Result<()> {
-        Ok(self.store.put_record(CACHE_MOUNT, id.as_bytes(), &tree.encode(), &[Keep::Tree(tree.clone())])?)
     }
 }
 

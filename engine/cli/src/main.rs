@@ -68,6 +68,8 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Rmi(command) => commands::images::rmi(command),
         Command::Prune(command) => commands::images::prune(command),
         Command::Cache(command) => commands::cache::cache(command),
+        Command::Index(command) => commands::index::index(command),
+        Command::Explain(command) => commands::explain::explain(&command),
         Command::Syscalls => commands::system::syscalls(),
         Command::Version => commands::system::version(),
     }

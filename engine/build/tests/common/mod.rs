@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use cooper_build::build::{Builder, Loaded, load};
+use cooper_build::remote::{Download, DownloadRequest, Validators};
 use cooper_build::report::{Event, Finish, Reporter};
 use cooper_build::request::{BuildRequest, CacheUse, ContextSource, DockerfileSource, Network};
 use cooper_build::source::ImageProvider;
@@ -126,6 +127,8 @@ pub struct Table {
     store: std::sync::Arc<Store>,
     pub images: Mutex<BTreeMap<String, ImageRecord>>,
     pub resolved: Mutex<Vec<String>>,
+    /// Files of the web: bytes and `Last-Modified` by URL.
+    pub files: Mutex<BTreeMap<String, (Vec<u8>, String)>>,
 }
 
 impl ImageProvider for Table {
@@ -135,6 +138,19 @@ impl ImageProvider for Table {
         found.ok_or_else(|| {
             Error::new(Fault::Registry, format!("cannot pull `{reference}`: manifest unknown"))
         })
+    }
+
+    fn download(&self, request: &DownloadRequest<'_>, _: &CancelToken) -> Result<Download> {
+        self.resolved.lock().unwrap().push(request.url.to_owned());
+        let files = self.files.lock().unwrap();
+        let Some((bytes, last_modified)) = files.get(request.url) else {
+            return Err(Error::build("the server answers 404 Not Found"));
+        };
+        let validators = Validators { etag: String::new(), last_modified: last_modified.clone() };
+        if !last_modified.is_empty() && request.known == Some(&validators) {
+            return Ok(Download::NotModified);
+        }
+        Ok(Download::Body { reader: Box::new(std::io::Cursor::new(bytes.clone())), validators })
     }
 
     fn tree(&self, image: &ImageRecord, _: &dyn Fn(&str, u64, Option<u64>), _: &CancelToken) -> Result<Tree> {
@@ -204,17 +220,24 @@ impl Bench {
             build_platform: Platform::linux_amd64(),
             secrets: BTreeMap::new(),
             network: Network::Default,
+            allow_network_host: false,
             network_allow: Vec::new(),
             extra_hosts: Vec::new(),
             cache: CacheUse::All,
             pull: false,
             limits: StepLimits::default(),
+            shared_memory_bytes: None,
             source_date_epoch: None,
             jobs: 2,
         };
         Self {
             player: Player { store: store.clone(), requests: Mutex::default(), answer: Mutex::default() },
-            table: Table { store: store.clone(), images: Mutex::default(), resolved: Mutex::default() },
+            table: Table {
+                store: store.clone(),
+                images: Mutex::default(),
+                resolved: Mutex::default(),
+                files: Mutex::default(),
+            },
             store,
             notes: Notes::default(),
             request,
@@ -269,7 +292,7 @@ impl Bench {
             cancel: &self.cancel,
         };
         let built = builder.build(&self.request, &loaded)?;
-        Ok(Result_ { tree: built.tree()?, image: built.image(Compression::Gzip)? })
+        Ok(Result_ { tree: built.tree()?, image: built.image(Compression::Gzip, &BTreeMap::new())? })
     }
 
     pub fn build(&mut self, dockerfile: &str) -> Result_ {

@@ -152,6 +152,9 @@ fn request(
     let network = match arguments.network {
         NetworkMode::Default => NetworkPolicy::Default { allow: Vec::new() },
         NetworkMode::None => NetworkPolicy::None,
+        NetworkMode::Host => NetworkPolicy::Default {
+            allow: vec![[127, 0, 0, 1].into(), std::net::Ipv6Addr::LOCALHOST.into()],
+        },
     };
     Ok(StepRequest {
         base: TreeRecord(Bytes(tree.encode())),

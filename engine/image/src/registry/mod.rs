@@ -13,6 +13,7 @@
 //! only; the rules for credentials are [`auth`]'s; every answer is bounded, and every wait ends.
 
 pub mod auth;
+mod download;
 mod http;
 
 use std::collections::{BTreeSet, HashMap};
@@ -34,6 +35,7 @@ use crate::progress::{Outcome, Reporter, Transfer};
 use crate::reference::{Reference, Registry};
 use crate::store::{Store, lock};
 use auth::Keychain;
+pub use download::Received;
 use http::{Host, describe, explain, limited};
 
 /// Time to reach a registry.

@@ -232,18 +232,23 @@ impl ContentStore for Store {
 
 /// A view of the store that collects new directory objects and writes them all in one transaction at the end.
 #[derive(Debug)]
-pub(crate) struct Batch<'s> {
+pub struct Batch<'s> {
     store: &'s Store,
     new: Mutex<HashMap<ExactId, Arc<Directory>>>,
 }
 
 impl<'s> Batch<'s> {
-    pub(crate) fn new(store: &'s Store) -> Self {
+    /// A view in which nothing is new.
+    pub fn new(store: &'s Store) -> Self {
         Self { store, new: Mutex::default() }
     }
 
     /// Writes what was collected.
-    pub(crate) fn commit(self) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`](crate::Error::Index).
+    pub fn commit(self) -> Result<()> {
         let new = self.new.into_inner().unwrap_or_else(PoisonError::into_inner);
         let objects: Vec<_> = new.iter().map(|(id, directory)| (*id, codec::encode(directory))).collect();
         self.store.put_directories(&objects)?;
