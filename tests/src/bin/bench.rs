@@ -169,7 +169,7 @@ fn large_base() -> Result<()> {
     let fresh = Cooper::outside()?;
     let mut ours = measure(&mut fresh.on_store(["pull", &reference])?)?;
     // A pull brings the blobs; the first build that needs the files makes packs and trees of them.
-    let first = fresh.input("first/Dockerfile", &format!("FROM {reference}\nCOPY Dockerfile /file\n"))?;
+    let first = fresh.input("first/Dockerfile", format!("FROM {reference}\nCOPY Dockerfile /file\n"))?;
     let first = first.parent().context("a Dockerfile has a folder")?.as_os_str();
     ours.wall += measure(&mut fresh.on_store(["build".as_ref(), first])?)?.wall;
     let storage = tempfile::tempdir_in("/tmp")?;
