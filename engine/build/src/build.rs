@@ -1,6 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "reads the Dockerfile; architecture section 8, invariant 1")]
 //! A build from request to image.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,12 +10,15 @@ use cooper_dockerfile::dockerignore::PatternList;
 use cooper_dockerfile::{Diagnostic, Dockerfile, Severity, Style};
 use cooper_image::compression::Compression;
 use cooper_image::image::ImageRecord;
+use cooper_image::layer::LayerOptions;
 use cooper_image::store::Store;
 use cooper_vfs::tree::Tree;
 
+use crate::cache::{CacheMode, CacheRecord, ImportedCaches};
 use crate::context::{self, ContextQuery, IGNORE_BYTES, Wanted, read_small};
 use crate::error::{Error, Fault, Result, SourceFile};
-use crate::image::{ImageOptions, assemble};
+use crate::graph::VertexId;
+use crate::image::{self, ImageOptions, assemble};
 use crate::lower::{Lowered, lower};
 use crate::report::{Event, Reporter};
 use crate::request::{BuildRequest, ContextSource, DOCKERFILE_BYTES, DockerfileSource};
@@ -35,6 +39,8 @@ pub struct Builder<'a> {
     pub reporter: &'a dyn Reporter,
     /// Ends the build.
     pub cancel: &'a CancelToken,
+    /// Results of other builds.
+    pub caches: &'a ImportedCaches,
 }
 
 /// A build whose vertices are solved; images are made of it on demand.
@@ -152,6 +158,7 @@ impl<'a> Builder<'a> {
             network_allow: &request.network_allow,
             limits: &request.limits,
             jobs: NonZeroUsize::new(request.jobs).unwrap_or(NonZeroUsize::MIN),
+            caches: self.caches,
         };
         let solution = solver.solve(&lowered.graph, &targets, self.cancel)?;
         Ok(Built { builder: self, lowered, solution, request })
@@ -171,8 +178,37 @@ impl Built<'_> {
             compression,
             source_date_epoch: self.request.source_date_epoch,
             annotations: self.request.annotations.clone(),
+            inline_cache: self.request.inline_cache,
         };
         let Builder { store, images, reporter, cancel, .. } = self.builder;
         assemble(store, images, &self.lowered.image, &self.solution, &options, reporter, cancel)
+    }
+
+    /// The results as records for a cache, with the layers that they made on their bases.
+    pub fn cache_records(&self, mode: CacheMode, compression: Compression) -> Result<Vec<CacheRecord>> {
+        let Builder { store, images, cancel, .. } = self.builder;
+        let options = LayerOptions { compression, clamp: self.request.source_date_epoch };
+        let of_the_image: BTreeSet<VertexId> = self
+            .lowered
+            .image
+            .history
+            .iter()
+            .filter_map(|entry| entry.layer)
+            .map(|(_, after)| after)
+            .collect();
+        let mut records = Vec::new();
+        for (id, output) in self.solution.outputs() {
+            if output.keys.is_empty() || (mode == CacheMode::Min && !of_the_image.contains(&id)) {
+                continue;
+            }
+            if cancel.is_cancelled() {
+                return Err(Error::cancelled());
+            }
+            let Some(base) = self.lowered.graph.vertex(id).inputs.first() else { continue };
+            let before = self.solution.output(*base)?;
+            let layer = image::layer(store, images, before, output, &options, cancel)?;
+            records.extend(image::record(output, &layer, &options));
+        }
+        Ok(records)
     }
 }

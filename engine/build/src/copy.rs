@@ -25,7 +25,7 @@ use cooper_vfs::tree::{Entry, Metadata, NodeKind, Tree, TreeBuilder};
 
 use crate::archive;
 use crate::error::{Error, Result};
-use crate::key::KeyBuilder;
+use crate::key::{Key, KeyBuilder};
 use crate::mode::ModeChange;
 use crate::users::{Accounts, DATABASE_BYTES, Owner};
 use cooper_dockerfile::glob::{Glob, has_wildcards};
@@ -100,11 +100,7 @@ impl CopyOperation {
         store: &dyn ContentStore,
         from: Option<&Tree>,
     ) -> Result<()> {
-        key.bytes("destination", self.destination.as_bytes());
-        key.option("owner", self.owner.as_deref().map(str::as_bytes));
-        key.bytes("mode", format!("{:?}", self.mode).as_bytes());
-        key.number("unpack", self.unpack as u64);
-        key.list("sources", self.sources.len());
+        self.add_flags_to_key(key);
         for source in &self.sources {
             match source {
                 Source::Inline { name, contents } => {
@@ -121,6 +117,30 @@ impl CopyOperation {
             }
         }
         Ok(())
+    }
+
+    /// Adds what is written to `key`, and the identity of the source instead of what is selected in it: a key that
+    /// needs no look at the source.
+    pub fn add_definition_to_key(&self, key: &mut KeyBuilder, from: &Key) {
+        self.add_flags_to_key(key);
+        key.key("from", from);
+        for source in &self.sources {
+            match source {
+                Source::Inline { name, contents } => {
+                    key.bytes("inline", name.as_bytes());
+                    key.content("contents", &ContentId::of(contents));
+                }
+                Source::Path(path) => drop(key.bytes("path", path.as_bytes())),
+            }
+        }
+    }
+
+    fn add_flags_to_key(&self, key: &mut KeyBuilder) {
+        key.bytes("destination", self.destination.as_bytes());
+        key.option("owner", self.owner.as_deref().map(str::as_bytes));
+        key.bytes("mode", format!("{:?}", self.mode).as_bytes());
+        key.number("unpack", self.unpack as u64);
+        key.list("sources", self.sources.len());
     }
 
     /// Copies. `earliest` is the time of the base, which is used where nothing newer is copied.

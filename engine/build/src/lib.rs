@@ -13,6 +13,7 @@
 
 pub mod archive;
 pub mod build;
+pub mod cache;
 pub mod context;
 pub mod copy;
 pub mod error;

@@ -7,11 +7,13 @@
 //! with 7; `step`, the command that a build runs itself with, is reached before anything else is set up.
 
 mod arguments;
+mod caches;
 mod commands;
 mod display;
 mod environment;
 mod failure;
 mod outputs;
+mod registries;
 mod runner;
 mod signals;
 
@@ -64,6 +66,10 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Load(command) => commands::images::load(command),
         Command::Rmi(command) => commands::images::rmi(command),
         Command::Prune(command) => commands::images::prune(command),
+        Command::Login(command) => commands::registry::login(&command),
+        Command::Logout(command) => commands::registry::logout(&command),
+        Command::Copy(command) => commands::registry::copy(command),
+        Command::Doctor(command) => commands::registry::doctor(&command),
         Command::Syscalls => commands::system::syscalls(),
         Command::Version => commands::system::version(),
     }

@@ -32,7 +32,7 @@ use crate::arguments::BuildArguments;
 use crate::environment::{self, default_jobs};
 use crate::failure::{Failure, style};
 use crate::outputs::{self, Destination, Kind, Output};
-use crate::{display, runner, signals};
+use crate::{caches, display, registries, runner, signals};
 
 /// Bound on a context that comes on stdin, in bytes.
 const STDIN_BYTES: u64 = 64 << 30;
@@ -43,11 +43,21 @@ pub(crate) fn build(arguments: BuildArguments) -> Result<ExitCode, Failure> {
     refuse(&arguments)?;
     let outputs = outputs(&arguments)?;
     let tags: Vec<Reference> = references("--tag", &arguments.tag)?;
+    let cache_from: Vec<caches::From> =
+        arguments.cache_from.iter().map(|text| caches::parse_from(text)).collect::<Result<_, _>>()?;
+    let cache_to: Vec<caches::To> =
+        arguments.cache_to.iter().map(|text| caches::parse_to(text)).collect::<Result<_, _>>()?;
+    let limit =
+        arguments.store_limit.as_deref().map(|text| values::size("--store-limit", text)).transpose()?;
     let store = environment::open_store(&arguments.store)?;
+    if let Some(limit) = limit {
+        store.prune_to(limit)?;
+    }
     let mut prepared = request(&arguments, &store)?;
     if let Some(epoch) = source_date_epoch(&prepared.request)? {
         prepared.request.source_date_epoch = Some(epoch);
     }
+    prepared.request.inline_cache = cache_to.contains(&caches::To::Inline);
     let request = &prepared.request;
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel);
@@ -57,10 +67,17 @@ pub(crate) fn build(arguments: BuildArguments) -> Result<ExitCode, Failure> {
     }
     let runner = runner::runner(&store)?;
     let display = display::display(arguments.progress, arguments.quiet);
-    let options = environment::registry_options(&arguments.registry.insecure_registry)?;
+    let options = registries::options(&arguments.registry)?;
     let images = StoreImages::new(&store, options, &*display);
-    let builder =
-        Builder { store: &store, images: &images, runner: &*runner, reporter: &*display, cancel: &cancel };
+    let caches = caches::import(&store, &images, &cache_from, &request.platform, &*display);
+    let builder = Builder {
+        store: &store,
+        images: &images,
+        runner: &*runner,
+        reporter: &*display,
+        cancel: &cancel,
+        caches: &caches,
+    };
     let built = builder.build(request, &loaded)?;
     let delivery =
         Delivery { store: &store, images: &images, builder, built: &built, tags: &tags, cancel: &cancel };
@@ -70,19 +87,26 @@ pub(crate) fn build(arguments: BuildArguments) -> Result<ExitCode, Failure> {
             image.get_or_insert(record);
         }
     }
+    caches::export(&store, &images, &built, &cache_to, &request.platform, &*display, &cancel)?;
     drop(display);
+    if let Some(limit) = limit {
+        store.prune_to(limit)?;
+        let left = store.usage()?.total();
+        if left > limit {
+            let left = display::bytes(left);
+            crate::complain(&format!(
+                "warning: the store takes {left}, more than --store-limit: names and this build hold it"
+            ));
+        }
+    }
     report(&arguments, &tags, image.as_ref())?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Flags that are read so that they can be refused by name.
 fn refuse(arguments: &BuildArguments) -> Result<(), Failure> {
-    let given = [
-        ("--cache-from", !arguments.cache_from.is_empty()),
-        ("--cache-to", !arguments.cache_to.is_empty()),
-        ("--ssh", !arguments.ssh.is_empty()),
-        ("more than one --platform", arguments.platform.len() > 1),
-    ];
+    let given =
+        [("--ssh", !arguments.ssh.is_empty()), ("more than one --platform", arguments.platform.len() > 1)];
     if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
         return Err(Failure::unsupported(flag));
     }
@@ -98,8 +122,9 @@ fn refuse(arguments: &BuildArguments) -> Result<(), Failure> {
 fn outputs(arguments: &BuildArguments) -> Result<Vec<Output>, Failure> {
     let mut outputs: Vec<Output> =
         arguments.output.iter().map(|text| outputs::parse(text)).collect::<Result<_, _>>()?;
+    let keep = arguments.load || !arguments.push;
     let image =
-        |push| Output { kind: Kind::Image { names: Vec::new(), push }, compression: Compression::Gzip };
+        |push| Output { kind: Kind::Image { names: Vec::new(), push, keep }, compression: Compression::Gzip };
     if arguments.push || arguments.load || outputs.is_empty() {
         outputs.push(image(arguments.push));
     }
@@ -177,6 +202,7 @@ fn request(arguments: &BuildArguments, store: &Store) -> Result<Prepared, Failur
         network_allow: Vec::new(),
         extra_hosts: values::hosts(&arguments.add_host)?,
         cache,
+        inline_cache: false,
         pull: arguments.pull,
         limits: values::limits(
             arguments.memory.as_deref(),
@@ -411,14 +437,20 @@ impl Delivery<'_> {
                 write_to(destination, &mut |out| export::write_tar(self.store, &tree, clamp, out))?;
                 Ok(None)
             }
-            Kind::Image { names, push } => {
+            Kind::Image { names, push, keep } => {
                 let names = self.names("name", names)?;
                 let image = self.built.image(output.compression)?;
                 if *push && names.is_empty() {
                     return Err(Failure::usage("nothing to push to: the image has no name (--tag or name=)"));
                 }
-                for name in &names {
-                    self.store.tag_image(name, &image)?;
+                if *keep {
+                    self.images.complete(&image, self.cancel)?;
+                }
+                // A base that the registry mounts need not be here, and then nothing here has the name.
+                if self.store.image_media_type(image.digest())?.is_some() {
+                    for name in &names {
+                        self.store.tag_image(name, &image)?;
+                    }
                 }
                 if *push {
                     names.iter().try_for_each(|name| {
@@ -430,6 +462,7 @@ impl Delivery<'_> {
             Kind::Oci { destination, directory, names } => {
                 let names = self.names("name", names)?;
                 let image = self.built.image(output.compression)?;
+                self.images.complete(&image, self.cancel)?;
                 let export = [Export { descriptor: image.descriptor.clone(), names }];
                 let transfers = Transfers::new(self.builder.reporter, "export", self.cancel);
                 match (destination, directory) {
@@ -451,6 +484,7 @@ impl Delivery<'_> {
             Kind::Docker { destination, names } => {
                 let names = self.names("name", names)?;
                 let image = self.built.image(output.compression)?;
+                self.images.complete(&image, self.cancel)?;
                 let export = [Export { descriptor: image.descriptor.clone(), names }];
                 let transfers = Transfers::new(self.builder.reporter, "export", self.cancel);
                 write_to(destination, &mut |out| {
@@ -497,7 +531,9 @@ pub(crate) fn push_image(
     let shown = format!("push {name}");
     let pushed = phase(reporter, &shown, || {
         let transfers = Transfers::new(reporter, &shown, cancel);
-        let pushed = images.client()?.push(store, &image.descriptor, name, &[], &transfers);
+        let client = images.client()?;
+        let pushed = client.push(store, &image.descriptor, name, &transfers);
+        images.pass_warnings_on(&client);
         pushed.map_err(|error| {
             let fault = Error::from_image(&error);
             Error::new(fault, format!("cannot push `{name}`")).caused_by(error)

@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod images;
+pub(crate) mod registry;
 pub(crate) mod run;
 pub(crate) mod system;
 pub(crate) mod values;

@@ -32,7 +32,7 @@ use cooper_vfs::Clock;
 
 use super::{images, values};
 use crate::arguments::{NetworkMode, RunArguments};
-use crate::environment::{self, open_store, registry_options};
+use crate::environment::{self, open_store};
 use crate::failure::Failure;
 use crate::{runner, signals};
 
@@ -63,7 +63,7 @@ fn try_run(arguments: &RunArguments) -> Result<u8, Failure> {
     let store = open_store(&arguments.store)?;
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel);
-    let options = registry_options(&arguments.registry.insecure_registry)?;
+    let options = crate::registries::options(&arguments.registry)?;
     let provider = StoreImages::new(&store, options, &Silent);
     let platform = Platform::linux_amd64();
     let found = if arguments.pull { None } else { images::find(&store, &arguments.image, &platform)? };

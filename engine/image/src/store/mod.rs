@@ -17,6 +17,7 @@ mod blobs;
 mod collect;
 mod index;
 mod lease;
+mod origins;
 mod packs;
 mod records;
 pub mod write;
@@ -231,19 +232,27 @@ impl ContentStore for Store {
 }
 
 /// A view of the store that collects new directory objects and writes them all in one transaction at the end.
+///
+/// For an operation that makes many directories: a tree of 10,000 files in 1,000 directories is one transaction instead
+/// of 1,000. What was collected and not committed is lost, and nothing speaks of it.
 #[derive(Debug)]
-pub(crate) struct Batch<'s> {
+pub struct Batch<'s> {
     store: &'s Store,
     new: Mutex<HashMap<ExactId, Arc<Directory>>>,
 }
 
 impl<'s> Batch<'s> {
-    pub(crate) fn new(store: &'s Store) -> Self {
+    /// Starts an empty one.
+    pub fn new(store: &'s Store) -> Self {
         Self { store, new: Mutex::default() }
     }
 
     /// Writes what was collected.
-    pub(crate) fn commit(self) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`].
+    pub fn commit(self) -> Result<()> {
         let new = self.new.into_inner().unwrap_or_else(PoisonError::into_inner);
         let objects: Vec<_> = new.iter().map(|(id, directory)| (*id, codec::encode(directory))).collect();
         self.store.put_directories(&objects)?;
