@@ -82,13 +82,14 @@ fn base(base: Base) -> Result<()> {
     Ok(())
 }
 
-/// An image with three layers of random changes, one of each compressor, on the small base; and its file system.
+/// An image with three layers of random changes, compressed and not, on the small base; and its file system.
 fn image(store: &Store) -> Result<(ImageRecord, Tree)> {
     let base = import(store, Base::Busybox)?;
     let mut lower = store.ensure_tree(&base, &Limits::DEFAULT, &Silent)?;
     let mut random = Random::new(1);
     let mut layers = Vec::new();
-    for compression in [Compression::Gzip, Compression::Zstd, Compression::None] {
+    // Debian's umoci and the docker archives of its skopeo know nothing of zstd.
+    for compression in [Compression::Gzip, Compression::None, Compression::Gzip] {
         let upper = change_tree(store, Some(&lower), &mut random)?;
         let changes = Tree::diff(store, &lower, &upper)?;
         let options = LayerOptions { compression, clamp: None };

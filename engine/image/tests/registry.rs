@@ -212,7 +212,7 @@ fn wrong_bytes_are_refused_and_nothing_is_recorded() {
     check(&|image| image.layers[1].descriptor.digest.to_string(), false, "wrong digest");
     check(&|image| image.manifest.config.digest.to_string(), false, "wrong digest");
     check(&|_| "/manifests/".to_owned(), true, "wrong digest");
-    check(&|_| "/manifests/".to_owned(), false, "invalid manifest");
+    check(&|_| "/manifests/".to_owned(), false, "wrong digest");
 }
 
 #[test]

@@ -19,6 +19,8 @@ use crate::image::Source;
 use crate::manifest::{Descriptor, Document, MANIFEST_BYTES, media_type};
 use crate::store::lock;
 
+/// The header with the digest of a manifest (distribution spec 1.1, pulling manifests).
+const CONTENT_DIGEST: &str = "docker-content-digest";
 /// Times that a blob's download goes on where it broke off.
 const RESUMES: u32 = 5;
 
@@ -117,23 +119,18 @@ impl Remote<'_> {
         let kind =
             response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim().to_owned();
+        let promised = response.headers().get(CONTENT_DIGEST).and_then(|value| value.to_str().ok());
+        // What is no digest says nothing; old registries leave it out.
+        let promised = promised.and_then(|text| text.parse::<Digest>().ok());
         let bytes =
             limited(response, MANIFEST_BYTES as usize).await.map_err(|reason| self.failed(None, reason))?;
         let digest = match expected {
-            Some(expected) => {
-                let mut hasher = crate::digest::Hasher::new(expected.algorithm());
-                hasher.update(&bytes);
-                let found = hasher.finish();
-                if found != *expected {
-                    return Err(Error::wrong_digest(
-                        format!("manifest of `{}`", self.shown),
-                        *expected,
-                        found,
-                    ));
-                }
-                found
-            }
-            None => Digest::of(&bytes),
+            Some(expected) => promised_digest(&self.shown, *expected, &bytes)?,
+            None => match promised {
+                // The registry's own word for what a tag means: a body that was changed on the way is found out.
+                Some(promised) => promised_digest(&self.shown, promised, &bytes)?,
+                None => Digest::of(&bytes),
+            },
         };
         let known = media_type::is_index(&kind) || media_type::is_manifest(&kind);
         let served_as = match (known, Document::parse(&bytes, &kind)?) {
@@ -202,6 +199,16 @@ impl Source for Remote<'_> {
 
     fn origin(&self) -> Option<String> {
         Some(self.name.clone())
+    }
+}
+
+/// Checks a manifest's bytes against a digest, in that one's algorithm.
+fn promised_digest(shown: &str, promised: Digest, bytes: &[u8]) -> Result<Digest> {
+    let mut hasher = crate::digest::Hasher::new(promised.algorithm());
+    hasher.update(bytes);
+    match hasher.finish() {
+        found if found == promised => Ok(found),
+        found => Err(Error::wrong_digest(format!("manifest of `{shown}`"), promised, found)),
     }
 }
 
