@@ -9,8 +9,15 @@ static struct flock range(int type, off_t start, off_t len)
 #define CHILD(...) do { int st_; fflush(stdout); if (!fork()) { __VA_ARGS__; fflush(stdout); _exit(0); } \
     MUST(wait(&st_)); if (st_) show_status("child", st_); } while (0)
 
-int main(void)
+int main(int count, char **arguments)
 {
+    if (count > 1) {
+        /* Executed anew by the end of the test: says so, and waits to be told to end. */
+        char c = 'x';
+        write(atoi(arguments[1]), &c, 1);
+        read(atoi(arguments[2]), &c, 1);
+        return 6;
+    }
     scratch();
     put("f", "0123456789");
     int a = (int)MUST(open("f", O_RDWR)), b = (int)MUST(open("f", O_RDWR));
@@ -91,5 +98,34 @@ int main(void)
     close(o1);
     SHOW(fcntl(o2, F_OFD_SETLK, &l));
     SHOW(lockf(o2, F_TEST, 0));
+    /* A descriptor that is closed by execve lets go of its locks; another keeps them. */
+    int ready[2], end[2];
+    MUST(pipe(ready));
+    MUST(pipe(end));
+    close(b);
+    put("g", "x"), put("h", "x");
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) {
+        char first[16], second[16];
+        int closed = open("g", O_RDWR | O_CLOEXEC), kept = open("h", O_RDWR);
+        l = range(F_WRLCK, 0, 0);
+        fcntl(closed, F_SETLK, &l);
+        l = range(F_WRLCK, 0, 0);
+        fcntl(kept, F_SETLK, &l);
+        snprintf(first, sizeof first, "%d", ready[1]), snprintf(second, sizeof second, "%d", end[0]);
+        execl("/proc/self/exe", "locks", first, second, NULL);
+        _exit(99);
+    }
+    MUST(read(ready[0], &byte, 1));
+    for (int i = 0; i < 2; i++) {
+        int fd = (int)MUST(open(i ? "h" : "g", O_RDWR));
+        l = range(F_WRLCK, 0, 0);
+        MUST(fcntl(fd, F_GETLK, &l));
+        printf("%s is %s\n", i ? "h" : "g", l.l_type == F_UNLCK ? "free" : "locked");
+    }
+    MUST(write(end[1], "x", 1));
+    MUST(waitpid(child, &status, 0));
+    show_status("holder", status);
     return 0;
 }

@@ -91,6 +91,21 @@ int main(void)
     SHOW(read(r, b, 100));
     MUST(wait(&status));
     show_status("fifo writer", status);
+    close(r);
+    /* Again and again: a writer that is gone before the reader looks was there all the same. */
+    for (n = 0; n < 100; n++) {
+        fflush(stdout);
+        if (!fork()) {
+            w = open("fifo", O_WRONLY);
+            _exit(write(w, "blocked", 7) == 7 ? 0 : 1);
+        }
+        r = (int)MUST(open("fifo", O_RDONLY));
+        if (read(r, b, 100) != 7)
+            SAY("a reader without its writer");
+        close(r);
+        MUST(wait(&status));
+    }
+    SAY("%d pairs", n);
 
     /* splice and tee move bytes between pipes and files. */
     int a[2], c[2];

@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         case("a step that never ends meets --step-timeout", &small, step_never_ends),
         case("a step that forks without end", &guests, step_forks),
         case("a step that eats memory", &guests, step_eats),
+        case("a step that makes every call with nonsense", &guests, step_calls),
+        case("a step that makes a million files", &guests, step_files),
         case("a step with a program for another machine", &small, other_machine),
         case("a failed build leaves the tag where it was", &small, tag_stays),
         case("kill -9 at any moment: no half image, the next build works", &small, killed),
@@ -326,6 +328,18 @@ fn step_eats() -> Result<()> {
     let out = guest_step("memory", &["--memory", "64m"])?;
     ensure!(out.code == 1 || out.code == 6, "{out:?}");
     out.says("memory").map(drop)
+}
+
+fn step_calls() -> Result<()> {
+    let out = guest_step("everycall", &[])?;
+    out.exits(0)?.says("every call answered").map(drop)
+}
+
+/// The files or the time end; the builder names which and goes on.
+fn step_files() -> Result<()> {
+    let out = guest_step("manyfiles", &["--step-timeout", "30s"])?;
+    ensure!(matches!(out.code, 0 | 1 | 6 | 7), "{out:?}");
+    if out.code == 7 { out.says("30s").map(drop) } else { out.says("made").map(drop) }
 }
 
 /// An ELF file for arm64: the guest's ENOEXEC, and a hint that names the machine.

@@ -24,16 +24,21 @@ use crate::users::Owner;
 pub const ENTRIES: u64 = 4 << 20;
 /// Bound on the bytes of all files of one archive.
 pub const UNPACKED_BYTES: u64 = 1 << 40;
-/// How much of a file is looked at to see what it is.
-const HEAD_BYTES: u64 = 64 << 10;
+/// How much of a file is looked at to see what it is: more than one block of zstd or xz.
+const HEAD_BYTES: u64 = 256 << 10;
+/// The same for bzip2, whose blocks hold up to 900 kB.
+const BZIP2_HEAD_BYTES: u64 = 2 << 20;
+const BZIP2_MAGIC: &[u8] = b"BZh";
 
 /// What an archive is packed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// One that the layer reader knows too: none, gzip, zstd.
     Known,
-    /// One that is not unpacked yet, by its name.
-    Unsupported(&'static str),
+    /// bzip2.
+    Bzip2,
+    /// xz, which dpkg and release archives use.
+    Xz,
 }
 
 /// Who owns what is unpacked, and what time is given to directories that the archive does not list.
@@ -47,23 +52,31 @@ pub struct Owners {
 
 /// Says whether a file's bytes are a tar archive, perhaps compressed.
 pub fn detect(content: &Content) -> io::Result<Option<Format>> {
-    let mut head = vec![0; usize::try_from(content.length.min(HEAD_BYTES)).unwrap_or(0)];
-    content.read_at(0, &mut head)?;
+    let (head, _) = peek(content.reader())?;
     Ok(detect_head(&head))
 }
 
 /// As [`detect`], for the first bytes of a stream.
 pub fn detect_head(head: &[u8]) -> Option<Format> {
-    if head.starts_with(b"BZh") {
-        return Some(Format::Unsupported("bzip2"));
-    }
-    if head.starts_with(b"\xfd7zXZ\0") {
-        return Some(Format::Unsupported("xz"));
-    }
-    let (_, mut plain) = compression::decoder(BufReader::new(head)).ok()?;
+    let format = if head.starts_with(BZIP2_MAGIC) {
+        Format::Bzip2
+    } else if head.starts_with(b"\xfd7zXZ\0") {
+        Format::Xz
+    } else {
+        Format::Known
+    };
     let mut header = [0; 512];
-    plain.read_exact(&mut header).ok()?;
-    is_tar_header(&header).then_some(Format::Known)
+    decoder(BufReader::new(head), format).ok()?.read_exact(&mut header).ok()?;
+    is_tar_header(&header).then_some(format)
+}
+
+/// The plain bytes of an archive.
+fn decoder<'a>(archive: impl BufRead + Send + 'a, format: Format) -> io::Result<Box<dyn Read + Send + 'a>> {
+    Ok(match format {
+        Format::Known => compression::decoder(archive)?.1,
+        Format::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(archive)),
+        Format::Xz => Box::new(lzma_rust2::XzReader::new(archive, true)),
+    })
 }
 
 /// Checks the header's own sum, as every tar reader does; a block of zeros is no archive with anything in it.
@@ -86,11 +99,7 @@ pub fn unpack(
     format: Format,
     owners: Owners,
 ) -> Result<Timestamp> {
-    if let Format::Unsupported(name) = format {
-        return Err(Error::unsupported(format!("unpacking {name} archives"))
-            .hint("use COPY to take the archive as it is, or pack it with gzip or zstd"));
-    }
-    let (_, plain) = compression::decoder(BufReader::new(archive))
+    let plain = decoder(BufReader::new(archive), format)
         .map_err(|error| Error::host("cannot read the archive", error))?;
     let mut archive = Archive::new(plain);
     let mut pack = store.pack().map_err(crate::copy::store_failed)?;
@@ -255,9 +264,12 @@ fn refused(entry: &[u8], reason: &str) -> Error {
     Error::build(format!("archive refused, entry `{entry}`: {reason}"))
 }
 
-/// Reads the first bytes of a stream and gives the stream back whole.
-pub fn peek<R: Read>(stream: R) -> io::Result<(Vec<u8>, BufReader<R>)> {
-    let mut reader = BufReader::with_capacity(64 << 10, stream);
-    let head = reader.fill_buf()?.to_vec();
-    Ok((head, reader))
+/// Reads as much of a stream as shows what it is, and gives the stream back whole.
+pub fn peek<R: Read>(mut stream: R) -> io::Result<(Vec<u8>, impl Read + use<R>)> {
+    let mut head = Vec::new();
+    stream.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
+    if head.starts_with(BZIP2_MAGIC) {
+        stream.by_ref().take(BZIP2_HEAD_BYTES - HEAD_BYTES).read_to_end(&mut head)?;
+    }
+    Ok((head.clone(), io::Cursor::new(head).chain(stream)))
 }

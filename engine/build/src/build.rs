@@ -1,7 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "reads the Dockerfile; architecture section 8, invariant 1")]
 //! A build from request to image.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,13 +11,15 @@ use cooper_dockerfile::{Diagnostic, Dockerfile, Severity, Style};
 use cooper_image::compression::Compression;
 use cooper_image::image::ImageRecord;
 use cooper_image::layer::LayerOptions;
+use cooper_image::platform::Platform;
 use cooper_image::store::Store;
 use cooper_vfs::tree::Tree;
 
 use crate::cache::{CacheMode, CacheRecord, ImportedCaches};
+use crate::check;
 use crate::context::{self, ContextQuery, IGNORE_BYTES, Wanted, read_small};
 use crate::error::{Error, Fault, Result, SourceFile};
-use crate::graph::VertexId;
+use crate::graph::{Operation, VertexId};
 use crate::image::{self, ImageOptions, assemble};
 use crate::lower::{Lowered, lower};
 use crate::report::{Event, Reporter};
@@ -61,6 +63,8 @@ pub struct Loaded {
     pub dockerfile: Dockerfile,
     /// What `.dockerignore` says.
     pub ignore: PatternList,
+    /// The context is an archive with a `.dockerignore` in it, which does not count.
+    pub has_unused_ignore: bool,
 }
 
 impl Loaded {
@@ -73,6 +77,7 @@ impl Loaded {
 
 /// Reads the Dockerfile and `.dockerignore` of a request.
 pub fn load(store: &Store, request: &BuildRequest, cancel: &CancelToken) -> Result<Loaded> {
+    let mut has_unused_ignore = false;
     let (name, bytes, ignore) = match &request.dockerfile {
         DockerfileSource::Text { name, bytes } => (name.clone(), bytes.clone(), None),
         DockerfileSource::File(path) => {
@@ -85,7 +90,10 @@ pub fn load(store: &Store, request: &BuildRequest, cancel: &CancelToken) -> Resu
             (path.display().to_string(), bytes, read_small(Path::new(&own_ignore), IGNORE_BYTES)?)
         }
         DockerfileSource::InContext(path) => {
-            let bytes = read_in_archive(store, request, path, cancel)?.ok_or_else(|| {
+            let tree = archive_tree(store, request, cancel)?;
+            has_unused_ignore =
+                read_in_tree(store, &tree, ".dockerignore")?.is_some_and(|ignore| !ignore.is_empty());
+            let bytes = read_in_tree(store, &tree, path)?.ok_or_else(|| {
                 Error::new(Fault::Usage, format!("there is no `{path}` in the context"))
                     .hint("name the Dockerfile with `--file`")
             })?;
@@ -103,19 +111,16 @@ pub fn load(store: &Store, request: &BuildRequest, cancel: &CancelToken) -> Resu
         .map_err(|error| Error::new(Fault::Usage, "cannot use `.dockerignore`").caused_by(error))?;
     let dockerfile = cooper_dockerfile::parse(&bytes);
     let file = Arc::new(SourceFile { name, text: dockerfile.text.clone() });
-    Ok(Loaded { file, dockerfile, ignore })
+    Ok(Loaded { file, dockerfile, ignore, has_unused_ignore })
 }
 
-fn read_in_archive(
-    store: &Store,
-    request: &BuildRequest,
-    path: &str,
-    cancel: &CancelToken,
-) -> Result<Option<Vec<u8>>> {
-    let mut wanted = Wanted::default();
-    wanted.add_path(path);
-    let query = ContextQuery { source: request.context.clone(), ignore: Arc::default(), wanted };
-    let tree = context::load(store, &query, cooper_vfs::Timestamp::default(), cancel)?;
+fn archive_tree(store: &Store, request: &BuildRequest, cancel: &CancelToken) -> Result<Tree> {
+    let (ignore, wanted) = (Arc::default(), Wanted::default());
+    let query = ContextQuery { source: request.context.clone(), ignore, wanted };
+    context::load(store, &query, cooper_vfs::Timestamp::default(), cancel)
+}
+
+fn read_in_tree(store: &Store, tree: &Tree, path: &str) -> Result<Option<Vec<u8>>> {
     let found = tree.lookup_following(store, path.as_bytes()).map_err(crate::copy::store_failed)?;
     let Some((_, entry)) = found else { return Ok(None) };
     let cooper_vfs::tree::NodeKind::File { content, size } = entry.kind else { return Ok(None) };
@@ -134,18 +139,19 @@ impl<'a> Builder<'a> {
             let diagnostics = loaded.dockerfile.diagnostics.clone();
             return Err(Error::findings(Arc::clone(&loaded.file), diagnostics));
         }
-        for warning in loaded.render(Severity::Warning, Style::Plain) {
-            self.reporter.event(Event::Warning { text: &warning });
-        }
         let ignore = loaded.ignore.clone();
         let lowered = lower(&loaded.file, &loaded.dockerfile, ignore, request, self.images, self.cancel)?;
+        let at_hand = |reference: &str, platform: &Platform| {
+            lowered.images.get(&(reference.to_owned(), platform.to_string())).cloned()
+        };
+        self.warn(loaded, &check::findings(loaded, request, &at_hand))?;
         for name in &lowered.unused_arguments {
             let text = format!("warning: the build argument `{name}` is used by no ARG");
             self.reporter.event(Event::Warning { text: &text });
         }
         let mut targets = vec![lowered.image.root];
         let layers = lowered.image.history.iter().filter_map(|entry| entry.layer);
-        targets.extend(layers.flat_map(|(before, after)| [before, after]));
+        targets.extend(layers.flat_map(|layer| [layer.before, layer.after, layer.result]));
         let solver = Solver {
             store: self.store,
             images: self.images,
@@ -157,11 +163,31 @@ impl<'a> Builder<'a> {
             extra_hosts: &request.extra_hosts,
             network_allow: &request.network_allow,
             limits: &request.limits,
+            shared_memory_bytes: request.shared_memory_bytes,
             jobs: NonZeroUsize::new(request.jobs).unwrap_or(NonZeroUsize::MIN),
             caches: self.caches,
         };
         let solution = solver.solve(&lowered.graph, &targets, self.cancel)?;
         Ok(Built { builder: self, lowered, solution, request })
+    }
+}
+
+impl Builder<'_> {
+    /// Shows the findings; those that `# check=error=true` makes errors end the build.
+    fn warn(&self, loaded: &Loaded, findings: &[Diagnostic]) -> Result<()> {
+        if findings.iter().any(|finding| finding.severity == Severity::Error) {
+            return Err(Error::findings(Arc::clone(&loaded.file), findings.to_vec()));
+        }
+        for finding in findings {
+            let text = finding.render(&loaded.file.text, &loaded.file.name, Style::Plain);
+            self.reporter.event(Event::Warning { text: &text });
+        }
+        if loaded.has_unused_ignore {
+            let text =
+                "warning: `.dockerignore` of a context that is an archive is not applied, as in BuildKit";
+            self.reporter.event(Event::Warning { text });
+        }
+        Ok(())
     }
 }
 
@@ -172,12 +198,24 @@ impl Built<'_> {
         output.tree(self.builder.images, self.builder.cancel)
     }
 
-    /// Puts the image together in the store, with layers compressed like this.
-    pub fn image(&self, compression: Compression) -> Result<ImageRecord> {
+    /// The platform of the result.
+    pub fn platform(&self) -> &Platform {
+        &self.request.platform
+    }
+
+    /// Puts the image together in the store, with layers compressed like this, and with more annotations of its
+    /// manifest.
+    pub fn image(
+        &self,
+        compression: Compression,
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<ImageRecord> {
+        let mut all = self.request.annotations.clone();
+        all.extend(annotations.clone());
         let options = ImageOptions {
             compression,
             source_date_epoch: self.request.source_date_epoch,
-            annotations: self.request.annotations.clone(),
+            annotations: all,
             inline_cache: self.request.inline_cache,
         };
         let Builder { store, images, reporter, cancel, .. } = self.builder;
@@ -188,14 +226,8 @@ impl Built<'_> {
     pub fn cache_records(&self, mode: CacheMode, compression: Compression) -> Result<Vec<CacheRecord>> {
         let Builder { store, images, cancel, .. } = self.builder;
         let options = LayerOptions { compression, clamp: self.request.source_date_epoch };
-        let of_the_image: BTreeSet<VertexId> = self
-            .lowered
-            .image
-            .history
-            .iter()
-            .filter_map(|entry| entry.layer)
-            .map(|(_, after)| after)
-            .collect();
+        let layers = self.lowered.image.history.iter().filter_map(|entry| entry.layer);
+        let of_the_image: BTreeSet<VertexId> = layers.flat_map(|layer| [layer.after, layer.result]).collect();
         let mut records = Vec::new();
         for (id, output) in self.solution.outputs() {
             if output.keys.is_empty() || (mode == CacheMode::Min && !of_the_image.contains(&id)) {
@@ -204,9 +236,17 @@ impl Built<'_> {
             if cancel.is_cancelled() {
                 return Err(Error::cancelled());
             }
-            let Some(base) = self.lowered.graph.vertex(id).inputs.first() else { continue };
+            // The layer of a merge is the one that was merged in.
+            let vertex = self.lowered.graph.vertex(id);
+            let (owner, made) = match (&vertex.operation, vertex.inputs.as_slice()) {
+                (Operation::Merge, [_, upper]) => {
+                    (self.lowered.graph.vertex(*upper), self.solution.output(*upper)?)
+                }
+                _ => (vertex, output),
+            };
+            let Some(base) = owner.inputs.first() else { continue };
             let before = self.solution.output(*base)?;
-            let layer = image::layer(store, images, before, output, &options, cancel)?;
+            let layer = image::layer(store, images, before, made, &options, cancel)?;
             records.extend(image::record(output, &layer, &options));
         }
         Ok(records)

@@ -12,6 +12,7 @@
 //! - Without `--chown` files of the context belong to root, and files of a stage or image keep their owners, whatever
 //!   `USER` says.
 //! - A wildcard that matches nothing copies nothing; a plain path that is missing is an error.
+//! - `--exclude` is about what is below copied directories, relative to each; a source named itself stays.
 //!
 //! What must hold: the key covers the selected items by content, owner and mode, and not by time; contents are never
 //! read. Directories made on the way get the time of the newest thing copied, so that equal inputs give equal layers.
@@ -23,12 +24,14 @@ use cooper_vfs::content::{ContentId, ContentStore};
 use cooper_vfs::path;
 use cooper_vfs::tree::{Entry, Metadata, NodeKind, Tree, TreeBuilder};
 
+use cooper_dockerfile::dockerignore::PatternList;
+
 use crate::archive;
 use crate::error::{Error, Result};
-use crate::key::{Key, KeyBuilder};
+use crate::key::KeyBuilder;
 use crate::mode::ModeChange;
+use crate::select::{self, Item};
 use crate::users::{Accounts, DATABASE_BYTES, Owner};
-use cooper_dockerfile::glob::{Glob, has_wildcards};
 
 /// Symbolic links followed for one path, as Linux has it.
 const LINKS: usize = 40;
@@ -44,26 +47,31 @@ pub struct CopyOperation {
     pub owner: Option<String>,
     /// `--chmod`
     pub mode: Option<ModeChange>,
-    /// Whether tar archives are unpacked.
-    pub unpack: Unpack,
-}
-
-/// What `ADD` does with local archives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unpack {
-    /// Files stay files.
-    Never,
-    /// What is an archive is unpacked.
-    Archives,
-    /// As `Archives`; what is none is an error (`--unpack=true` on every source).
-    Always,
+    /// `--parents`: sources keep the directories they lie in.
+    pub parents: bool,
+    /// `--exclude`: patterns relative to each copied directory.
+    pub excludes: Vec<String>,
 }
 
 /// One source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A path or wildcard in the source tree.
-    Path(String),
+    /// A path or wildcard in another file system.
+    Path {
+        /// Which of the vertex's inputs.
+        input: usize,
+        /// As written.
+        path: String,
+        /// Whether a tar archive is unpacked.
+        unpack: bool,
+    },
+    /// The file that a download has brought.
+    Remote {
+        /// Which of the vertex's inputs.
+        input: usize,
+        /// Whether a tar archive is unpacked.
+        unpack: bool,
+    },
     /// A heredoc.
     Inline {
         /// Its name, which is the file's when the destination is a directory.
@@ -71,16 +79,6 @@ pub enum Source {
         /// The file's bytes.
         contents: Vec<u8>,
     },
-}
-
-/// A source found.
-#[derive(Clone, Debug)]
-struct Item {
-    /// The name it has in a directory.
-    name: Vec<u8>,
-    /// Where it really is in the source tree.
-    path: Vec<u8>,
-    entry: Entry,
 }
 
 /// What a copy made.
@@ -93,12 +91,12 @@ pub struct Copied {
 }
 
 impl CopyOperation {
-    /// Adds everything to `key` that decides the result, but the base.
+    /// Adds everything to `key` that decides the result, but the base. `inputs` gives the vertex's inputs by number.
     pub fn add_to_key(
         &self,
         key: &mut KeyBuilder,
         store: &dyn ContentStore,
-        from: Option<&Tree>,
+        inputs: &dyn Fn(usize) -> Result<Tree>,
     ) -> Result<()> {
         self.add_flags_to_key(key);
         for source in &self.sources {
@@ -107,8 +105,9 @@ impl CopyOperation {
                     key.bytes("inline", name.as_bytes());
                     key.content("contents", &ContentId::of(contents));
                 }
-                Source::Path(path) => {
-                    let items = select(store, from.ok_or_else(no_source_tree)?, path)?;
+                Source::Path { unpack, .. } | Source::Remote { unpack, .. } => {
+                    let items = self.items(store, inputs, source)?;
+                    key.number("unpack", u64::from(*unpack));
                     key.list("items", items.len());
                     for item in &items {
                         add_item(key, item);
@@ -119,28 +118,61 @@ impl CopyOperation {
         Ok(())
     }
 
-    /// Adds what is written to `key`, and the identity of the source instead of what is selected in it: a key that
-    /// needs no look at the source.
-    pub fn add_definition_to_key(&self, key: &mut KeyBuilder, from: &Key) {
+    /// Adds what is written to `key`. With the identities of the inputs, instead of what is selected in them, that is
+    /// a key that needs no look at them.
+    pub fn add_definition_to_key(&self, key: &mut KeyBuilder) {
         self.add_flags_to_key(key);
-        key.key("from", from);
         for source in &self.sources {
             match source {
                 Source::Inline { name, contents } => {
                     key.bytes("inline", name.as_bytes());
                     key.content("contents", &ContentId::of(contents));
                 }
-                Source::Path(path) => drop(key.bytes("path", path.as_bytes())),
+                Source::Path { input, path, unpack } => {
+                    key.number("input", *input as u64).bytes("path", path.as_bytes());
+                    key.number("unpack", u64::from(*unpack));
+                }
+                Source::Remote { input, unpack } => {
+                    key.number("download", *input as u64).number("unpack", u64::from(*unpack));
+                }
             }
         }
+        key.number("parents", u64::from(self.parents)).strings("excludes", &self.excludes);
     }
 
     fn add_flags_to_key(&self, key: &mut KeyBuilder) {
         key.bytes("destination", self.destination.as_bytes());
         key.option("owner", self.owner.as_deref().map(str::as_bytes));
-        key.bytes("mode", format!("{:?}", self.mode).as_bytes());
-        key.number("unpack", self.unpack as u64);
+        match &self.mode {
+            Some(mode) => mode.add_to_key(key),
+            None => {
+                key.option("mode", None);
+            }
+        }
         key.list("sources", self.sources.len());
+    }
+
+    /// What a source means: excluded names are gone, kept parents are there.
+    fn items(
+        &self,
+        store: &dyn ContentStore,
+        inputs: &dyn Fn(usize) -> Result<Tree>,
+        source: &Source,
+    ) -> Result<Vec<Item>> {
+        match source {
+            Source::Inline { .. } => Ok(Vec::new()),
+            Source::Remote { input, .. } => select::only_file(store, &inputs(*input)?),
+            Source::Path { input, path, .. } => {
+                let tree = inputs(*input)?;
+                let excludes = PatternList::new(self.excludes.iter().map(String::as_str))
+                    .map_err(|error| Error::build(format!("invalid --exclude: {error}")))?;
+                if self.parents {
+                    select::with_parents(store, &tree, path, &excludes)
+                } else {
+                    select::select(store, &tree, path, &excludes)
+                }
+            }
+        }
     }
 
     /// Copies. `earliest` is the time of the base, which is used where nothing newer is copied.
@@ -148,35 +180,32 @@ impl CopyOperation {
         &self,
         store: &dyn ContentStore,
         base: &Tree,
-        from: Option<&Tree>,
+        inputs: &dyn Fn(usize) -> Result<Tree>,
         earliest: Timestamp,
     ) -> Result<Copied> {
         let owner = self.owner.as_deref().map(|text| resolve_owner(store, base, text)).transpose()?;
         let mut work = Work {
             store,
-            from,
             builder: TreeBuilder::from_tree(store, base),
             owner,
             mode: self.mode.as_ref(),
             time: earliest,
             links: HashMap::new(),
         };
-        let mut found = Vec::new();
-        for source in &self.sources {
-            found.push(match source {
-                Source::Inline { .. } => Vec::new(),
-                Source::Path(path) => select(store, from.ok_or_else(no_source_tree)?, path)?,
-            });
-        }
+        let found = self
+            .sources
+            .iter()
+            .map(|source| self.items(store, inputs, source))
+            .collect::<Result<Vec<_>>>()?;
         for item in found.iter().flatten() {
             work.time = work.time.max(newest(store, &item.entry)?);
         }
         for (source, items) in self.sources.iter().zip(&found) {
             match source {
                 Source::Inline { name, contents } => work.write_inline(&self.destination, name, contents)?,
-                Source::Path(_) => {
+                Source::Path { unpack, .. } | Source::Remote { unpack, .. } => {
                     for item in items {
-                        work.copy_item(&self.destination, item, self.unpack)?;
+                        work.copy_item(&self.destination, item, *unpack)?;
                     }
                 }
             }
@@ -184,6 +213,29 @@ impl CopyOperation {
         let time = work.time;
         Ok(Copied { tree: work.builder.finish().map_err(store_failed)?, time })
     }
+}
+
+/// Puts a file system over another, as the layer between nothing and it would: `COPY --link`.
+///
+/// Directories take the upper one's owner and mode and keep what is in them; everything else replaces what is there,
+/// symbolic links too.
+pub fn merge(store: &dyn ContentStore, base: &Tree, upper: &Tree) -> Result<Tree> {
+    let mut builder = TreeBuilder::from_tree(store, base);
+    for item in upper.walk(store) {
+        let item = item.map_err(store_failed)?;
+        let there = builder.get(&item.path).map_err(store_failed)?;
+        let is_directory = item.entry.kind.is_directory();
+        if there.is_some_and(|there| !(is_directory && there.kind.is_directory())) {
+            builder.remove(&item.path).map_err(store_failed)?;
+        }
+        match item.link_to {
+            _ if is_directory => builder.put_directory(&item.path, item.entry.metadata),
+            Some(leader) => builder.hard_link(&item.path, &leader),
+            None => builder.put(&item.path, item.entry),
+        }
+        .map_err(store_failed)?;
+    }
+    builder.finish().map_err(store_failed)
 }
 
 /// Makes a directory with its missing parents, for `WORKDIR`. `earliest` becomes their time.
@@ -196,7 +248,6 @@ pub fn make_directory(
 ) -> Result<Tree> {
     let mut work = Work {
         store,
-        from: None,
         builder: TreeBuilder::from_tree(store, base),
         owner: Some(owner),
         mode: None,
@@ -226,10 +277,6 @@ pub fn accounts(store: &dyn ContentStore, tree: &Tree) -> Result<Accounts> {
 /// A failure of the store under a tree operation.
 pub fn store_failed(error: std::io::Error) -> Error {
     Error::host("the store failed", error)
-}
-
-fn no_source_tree() -> Error {
-    Error::new(crate::error::Fault::Bug, "a copy of paths without a source tree")
 }
 
 fn resolve_owner(store: &dyn ContentStore, base: &Tree, text: &str) -> Result<Owner> {
@@ -269,54 +316,6 @@ fn add_item(key: &mut KeyBuilder, item: &Item) {
     };
 }
 
-/// Finds what a source names.
-fn select(store: &dyn ContentStore, tree: &Tree, source: &str) -> Result<Vec<Item>> {
-    let mut literal: Vec<&str> = Vec::new();
-    let mut patterns = Vec::new();
-    for name in source.split('/').filter(|name| !name.is_empty() && *name != ".") {
-        if patterns.is_empty() && !has_wildcards(name) {
-            literal.push(name);
-        } else {
-            patterns.push(Glob::new(name).map_err(|error| Error::build(error.to_string()))?);
-        }
-    }
-    let start = literal.join("/").into_bytes();
-    if patterns.is_empty() {
-        let name = path::split(&start).map(|(_, name)| name.to_vec()).unwrap_or_default();
-        return Ok(vec![follow(store, tree, &start, name)?.ok_or_else(|| missing(source))?]);
-    }
-    let Some((start, entry)) = tree.lookup_following(store, &start).map_err(store_failed)? else {
-        return Ok(Vec::new());
-    };
-    let mut matches = vec![(start, entry)];
-    for pattern in &patterns {
-        let mut next = Vec::new();
-        for (directory_path, entry) in matches {
-            let NodeKind::Directory { exact, .. } = &entry.kind else { continue };
-            let directory = store.directory(exact).map_err(store_failed)?;
-            for child in directory.entries.iter().filter(|child| pattern.matches(&child.name)) {
-                next.push((path::join(&directory_path, &child.name), child.clone()));
-            }
-        }
-        matches = next;
-    }
-    let follow_match = |(found, entry): (Vec<u8>, Entry)| {
-        follow(store, tree, &found, entry.name)?.ok_or_else(|| missing(&String::from_utf8_lossy(&found)))
-    };
-    matches.into_iter().map(follow_match).collect()
-}
-
-fn missing(source: &str) -> Error {
-    let source = source.trim_start_matches('/');
-    Error::build(format!("`/{source}` is not in the source of the copy"))
-        .hint("look at the path, and at .dockerignore if it is a file of the context")
-}
-
-fn follow(store: &dyn ContentStore, tree: &Tree, found: &[u8], name: Vec<u8>) -> Result<Option<Item>> {
-    let reached = tree.lookup_following(store, found).map_err(store_failed)?;
-    Ok(reached.map(|(path, entry)| Item { name, path, entry }))
-}
-
 /// The newest time of an entry and everything below it.
 fn newest(store: &dyn ContentStore, entry: &Entry) -> Result<Timestamp> {
     let mut newest = entry.metadata.mtime;
@@ -339,7 +338,6 @@ struct SourceLinks {
 /// A copy at work.
 struct Work<'a> {
     store: &'a dyn ContentStore,
-    from: Option<&'a Tree>,
     builder: TreeBuilder<'a>,
     owner: Option<Owner>,
     mode: Option<&'a ModeChange>,
@@ -360,17 +358,13 @@ impl Work<'_> {
         self.copy_file(destination, name.as_bytes(), entry, None)
     }
 
-    fn copy_item(&mut self, destination: &str, item: &Item, unpack: Unpack) -> Result<()> {
+    fn copy_item(&mut self, destination: &str, item: &Item, unpack: bool) -> Result<()> {
         match &item.entry.kind {
             NodeKind::Directory { .. } => self.copy_directory(destination, item),
-            NodeKind::File { content, .. } if unpack != Unpack::Never => {
+            NodeKind::File { content, .. } if unpack => {
                 let content = self.store.open(content).map_err(store_failed)?;
                 match archive::detect(&content).map_err(store_failed)? {
                     Some(format) => self.unpack(destination, item, &content, format),
-                    None if unpack == Unpack::Always => {
-                        let name = String::from_utf8_lossy(&item.name).into_owned();
-                        Err(Error::build(format!("`{name}` is not an archive that `--unpack` could unpack")))
-                    }
                     None => self.copy_file(destination, &item.name, item.entry.clone(), None),
                 }
             }
@@ -417,7 +411,7 @@ impl Work<'_> {
     fn copy_directory(&mut self, destination: &str, item: &Item) -> Result<()> {
         let top = self.make_directories(destination.as_bytes())?;
         let NodeKind::Directory { exact, .. } = &item.entry.kind else { return Ok(()) };
-        let leaders = self.source_links(&item.path)?;
+        let leaders = self.source_links(&item.tree, &item.path)?;
         let links = SourceLinks { crossed: crossed(&leaders), leaders };
         // Leaders are names below this source, not below another one.
         self.links.clear();
@@ -431,9 +425,8 @@ impl Work<'_> {
     ///
     /// A group is recorded in the lowest directory that holds all its names; of the groups recorded above the source
     /// the names inside of it count.
-    fn source_links(&self, source: &[u8]) -> Result<HashMap<Vec<u8>, Vec<u8>>> {
+    fn source_links(&self, root: &Tree, source: &[u8]) -> Result<HashMap<Vec<u8>, Vec<u8>>> {
         let mut leaders = HashMap::new();
-        let Some(root) = self.from else { return Ok(leaders) };
         let mut above = root.clone();
         let mut left = source;
         loop {

@@ -143,6 +143,13 @@ impl Error {
         self
     }
 
+    /// Sets the next action, in place of one that there is.
+    #[must_use]
+    pub fn hint_first(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
     /// Adds the last lines of a step's output.
     #[must_use]
     pub fn output(mut self, lines: Vec<String>) -> Self {

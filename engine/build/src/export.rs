@@ -80,7 +80,7 @@ pub fn write_tar(store: &Store, tree: &Tree, clamp: Option<i64>, out: &mut dyn W
 /// Writes a file system into a host directory, which is made when it is missing; what is there and not in the file
 /// system stays.
 ///
-/// Owners are the user's, as in BuildKit; setuid and setgid bits go with them. Devices, fifos and sockets are refused:
+/// Owners are the user's and modes the file system's, as in BuildKit. Devices, fifos and sockets are refused:
 /// making them needs privilege, and leaving them out would be silent.
 pub fn write_directory(
     store: &Store,
@@ -114,7 +114,7 @@ fn fill_directory(
         }
         let item = item.map_err(store_failed)?;
         let name = PathBuf::from(OsString::from_vec(item.path.clone()));
-        let mode = u32::from(item.entry.metadata.mode & 0o777);
+        let mode = u32::from(item.entry.metadata.mode);
         let done = match (&item.entry.kind, &item.link_to) {
             (NodeKind::Directory { .. }, _) => {
                 modes.push((name.clone(), mode));

@@ -10,6 +10,7 @@ use cooper_dockerfile::Span;
 
 use crate::context::ContextQuery;
 use crate::copy::CopyOperation;
+use crate::remote::RemoteFile;
 use crate::run::RunOperation;
 use crate::source::ImageSource;
 
@@ -50,8 +51,12 @@ pub enum Operation {
     Image(Arc<ImageSource>),
     /// The part of a context that the build uses.
     Context(Arc<ContextQuery>),
+    /// A file fetched from the web.
+    Remote(Arc<RemoteFile>),
     /// `COPY` and `ADD`.
     Copy(CopyOperation),
+    /// The second input over the first: `COPY --link`.
+    Merge,
     /// `WORKDIR`
     MakeDirectory(MakeDirectory),
     /// `RUN`

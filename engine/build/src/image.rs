@@ -26,7 +26,7 @@ use crate::copy::store_failed;
 use crate::error::{Error, Result};
 use crate::history::COMMENT;
 use crate::key::{Key, KeyBuilder};
-use crate::lower::ImagePlan;
+use crate::lower::{ImagePlan, LayerPlan};
 use crate::report::{Event, Reporter, phase};
 use crate::solve::{Output, Solution};
 use crate::source::ImageProvider;
@@ -91,12 +91,18 @@ fn make(
         if cancel.is_cancelled() {
             return Err(Error::cancelled());
         }
-        if let Some((before, after)) = entry.layer {
+        if let Some(LayerPlan { before, after, result }) = entry.layer {
             let (before, after) = (solution.output(before)?, solution.output(after)?);
             time = time.max(after.time);
             let made = layer(store, images, before, after, &layer_options, cancel)?;
+            let result = solution.output(result)?;
             records.extend(record(after, &made, &layer_options));
-            layers.push(made);
+            if !Arc::ptr_eq(after, result) {
+                records.extend(record(result, &made, &layer_options));
+            }
+            // A file system that nobody has made need not be made for the sake of its chain ID.
+            let tree = result.ready_tree().cloned();
+            layers.push(NewLayer { tree, ..made });
             let current = layers.len() as u64;
             reporter.event(Event::PhaseProgress { name: PHASE, what: "layers", current, total: Some(total) });
         }

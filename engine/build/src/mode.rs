@@ -2,6 +2,8 @@
 //!
 //! There is no umask in a build, so a clause without a "who" means everybody.
 
+use crate::key::KeyBuilder;
+
 /// What `--chmod` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModeChange {
@@ -58,6 +60,33 @@ impl ModeChange {
             Self::Octal(mode) => *mode,
             Self::Symbolic(clauses) => {
                 clauses.iter().fold(mode, |mode, clause| clause.apply(mode, is_directory))
+            }
+        }
+    }
+
+    /// Adds the change to a cache key.
+    pub fn add_to_key(&self, key: &mut KeyBuilder) {
+        match self {
+            Self::Octal(mode) => {
+                key.number("mode", u64::from(*mode));
+            }
+            Self::Symbolic(clauses) => {
+                key.list("mode", clauses.len());
+                for Clause { who, operator, permissions } in clauses {
+                    key.number("who", u64::from(*who)).number("operator", *operator as u64);
+                    match *permissions {
+                        Permissions::CopyOf(shift) => {
+                            key.number("copy of", u64::from(shift));
+                        }
+                        Permissions::Bits { rwx, conditional_execute, set_id, sticky } => {
+                            let flags = [conditional_execute, set_id, sticky].map(u64::from);
+                            key.number("rwx", u64::from(rwx));
+                            for flag in flags {
+                                key.number("flag", flag);
+                            }
+                        }
+                    }
+                }
             }
         }
     }

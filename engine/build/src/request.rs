@@ -40,6 +40,8 @@ pub struct BuildRequest {
     pub secrets: BTreeMap<String, Secret>,
     /// `--network`
     pub network: Network,
+    /// `--allow network.host`: steps may ask for this machine's own network.
+    pub allow_network_host: bool,
     /// Loopback or link-local addresses that steps may reach.
     pub network_allow: Vec<IpAddr>,
     /// `--add-host`
@@ -52,6 +54,8 @@ pub struct BuildRequest {
     pub pull: bool,
     /// Bounds of every step.
     pub limits: StepLimits,
+    /// Size of the steps' `/dev/shm`, in bytes.
+    pub shared_memory_bytes: Option<u64>,
     /// Latest time that anything recorded may carry, in seconds since 1970.
     pub source_date_epoch: Option<i64>,
     /// How many vertices run at once.
@@ -88,10 +92,12 @@ pub enum ContextSource {
 /// What a named context is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NamedContext {
-    /// A host directory.
-    Directory(PathBuf),
-    /// An image, `docker-image://REFERENCE`.
+    /// Files.
+    Files(ContextSource),
+    /// An image: a reference, or `oci-layout://PATH[:TAG]`.
     Image(String),
+    /// A stage of the Dockerfile itself, by name or number.
+    Stage(String),
 }
 
 /// `--network` of a build or a step.
@@ -101,6 +107,19 @@ pub enum Network {
     Default,
     /// Loopback only.
     None,
+    /// The host's, its loopback too.
+    Host,
+}
+
+impl Network {
+    /// The name on the command line, and in keys.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::None => "none",
+            Self::Host => "host",
+        }
+    }
 }
 
 /// What of the cache may be used. Results are recorded in any case.

@@ -116,6 +116,8 @@ pub struct StepContext<'a> {
     pub network_allow: &'a [IpAddr],
     /// Bounds.
     pub limits: &'a StepLimits,
+    /// Size of `/dev/shm`, in bytes.
+    pub shared_memory_bytes: Option<u64>,
     /// Ends the step.
     pub cancel: &'a CancelToken,
 }
@@ -147,7 +149,7 @@ impl RunOperation {
         }
         key.bytes("directory", self.working_directory.as_bytes());
         key.bytes("user", self.user.as_bytes());
-        key.number("network", self.network as u64);
+        key.bytes("network", self.network.name().as_bytes());
         key.list("hosts", extra_hosts.len());
         for (name, address) in extra_hosts {
             key.bytes("name", name.as_bytes()).bytes("address", address.to_string().as_bytes());
@@ -188,6 +190,11 @@ impl RunOperation {
             set(name, value.as_bytes(), false);
         }
         let mut mounts = Vec::new();
+        mounts.extend(context.shared_memory_bytes.map(|size| StepMount {
+            target: "/dev/shm".into(),
+            source: StepMountSource::Tmpfs { size: Some(size), mode: 0o1777 },
+            read_only: false,
+        }));
         for mount in &self.mounts {
             if let RunMountKind::Secret { id, variable: Some(variable), required, .. } = &mount.kind {
                 match context.secrets.get(id) {
@@ -222,6 +229,12 @@ impl RunOperation {
             network: match self.network {
                 Network::None => NetworkPolicy::None,
                 Network::Default => NetworkPolicy::Default { allow: context.network_allow.to_vec() },
+                Network::Host => {
+                    let loopback =
+                        [IpAddr::from([127, 0, 0, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)];
+                    let allow = loopback.iter().chain(context.network_allow).copied().collect();
+                    NetworkPolicy::Default { allow }
+                }
             },
             hostname: HOSTNAME.into(),
             extra_hosts: context.extra_hosts.to_vec(),

@@ -23,20 +23,20 @@ use cooper_vfs::tree::Tree;
 use cooper_vfs::{Clock, Timestamp};
 
 use crate::cache::{CacheRecord, Found, ImportedCaches};
+use crate::cache_mounts::TakenCaches;
 use crate::context;
 use crate::copy::{self, accounts, store_failed};
 use crate::error::{Error, Fault, Result, SourceFile};
 use crate::graph::{Graph, MakeDirectory, Operation, Vertex, VertexId};
 use crate::key::{Key, KeyBuilder};
+use crate::remote;
 use crate::report::{Event, Finish, Reporter};
-use crate::run::{CacheMounts, RunMountKind, RunOperation, StepContext, sub_path_key};
+use crate::run::{RunOperation, StepContext, sub_path_key};
 use crate::source::{ImageProvider, ImageSource};
 use crate::step::{CancelToken, Secret, StepLimits, StepRunner};
 
 /// Record kind of results.
 const RESULT: &str = "vertex";
-/// Record kind of cache mounts.
-const CACHE_MOUNT: &str = "cache mount";
 /// Version of the results' layout.
 const RESULT_VERSION: u8 = 1;
 /// Stack of a worker: contexts and trees are walked recursively, to bounded depths.
@@ -65,6 +65,8 @@ pub struct Solver<'a> {
     pub network_allow: &'a [IpAddr],
     /// Bounds of each step.
     pub limits: &'a StepLimits,
+    /// Size of the steps' `/dev/shm`, in bytes.
+    pub shared_memory_bytes: Option<u64>,
     /// Vertices at once.
     pub jobs: NonZeroUsize,
     /// Results of other builds, besides those of the store.
@@ -148,6 +150,11 @@ impl Output {
     /// Whether somebody has to make the file system before it can be read.
     fn is_lazy(&self) -> bool {
         matches!(&self.tree, OutputTree::Found(_, found) if found.is_lazy())
+    }
+
+    /// The file system, when it need not be made any more.
+    pub fn ready_tree(&self) -> Option<&Tree> {
+        self.known_tree().filter(|_| !self.is_lazy())
     }
 
     /// The id of the file system, where it is known without making it.
@@ -278,6 +285,9 @@ impl Solver<'_> {
         stop: &CancelToken,
     ) -> Result<Output> {
         self.reporter.event(Event::Started { vertex: id });
+        let span = tracing::info_span!("vertex", id = id.0, name = vertex.name);
+        let _entered = span.enter();
+        tracing::debug!("started");
         let result =
             if stop.is_cancelled() { Err(Error::cancelled()) } else { self.run(id, vertex, inputs, stop) };
         let how = match &result {
@@ -285,6 +295,7 @@ impl Solver<'_> {
             Err(error) if error.fault() == Fault::Cancelled => Finish::Cancelled,
             Err(_) => Finish::Failed,
         };
+        tracing::info!(how = ?how, "finished");
         self.reporter.event(Event::Finished { vertex: id, how });
         let place = |error: Error| match vertex.span {
             Some(span) => error.at(self.file, first_line(&self.file.text, span)),
@@ -317,6 +328,15 @@ impl Solver<'_> {
             }
             Operation::Context(query) => {
                 let tree = context::load(self.store, query, cooper_vfs::HostClock.now(), stop)?;
+                tracing::debug!(tree = %tree.id(), "the context is loaded");
+                Ok((Output::ready(tree, Timestamp::default()), Finish::Done))
+            }
+            Operation::Remote(file) => {
+                let secret = remote::authorization(file.host(), self.secrets);
+                let progress = |what: &str, current: u64, total: Option<u64>| {
+                    self.reporter.event(Event::Progress { vertex: id, what, current, total });
+                };
+                let tree = remote::load(self.store, self.images, file, secret.as_ref(), &progress, stop)?;
                 Ok((Output::ready(tree, Timestamp::default()), Finish::Done))
             }
             operation => {
@@ -345,6 +365,7 @@ impl Solver<'_> {
                 if let Some(output) = cached(&key)? {
                     return Ok((Output { keys, ..output }, Finish::Cached));
                 }
+                tracing::debug!(%key, base = %work.base()?.identity, "cache miss: no record of this key");
                 let output = Output { keys, ..work.execute(operation)? };
                 for key in &output.keys {
                     self.record(key, &output)?;
@@ -390,17 +411,23 @@ impl Work<'_> {
     fn key(&self, operation: &Operation) -> Result<Key> {
         let what = match operation {
             Operation::Copy(_) => "copy",
+            Operation::Merge => "merge",
             Operation::MakeDirectory(_) => "directory",
             Operation::Run(_) => "run",
-            Operation::Scratch | Operation::Image(_) | Operation::Context(_) => "source",
+            Operation::Scratch | Operation::Image(_) | Operation::Context(_) | Operation::Remote(_) => {
+                "source"
+            }
         };
         let mut key = KeyBuilder::new(what);
         key.bytes("platform", self.solver.platform.to_string().as_bytes());
         key.key("base", &self.base()?.identity);
         match operation {
             Operation::Copy(copy) => {
-                let from = self.inputs.get(1).map(|input| self.tree(input)).transpose()?;
-                copy.add_to_key(&mut key, self.solver.store, from.as_ref())?;
+                let input = |index: usize| self.tree(self.input(index)?);
+                copy.add_to_key(&mut key, self.solver.store, &input)?;
+            }
+            Operation::Merge => {
+                key.key("upper", &self.input(1)?.identity);
             }
             Operation::MakeDirectory(MakeDirectory { path, user }) => {
                 key.bytes("path", path.as_bytes()).bytes("user", user.as_bytes());
@@ -411,26 +438,35 @@ impl Work<'_> {
                 };
                 run.add_to_key(&mut key, self.solver.extra_hosts, &mounted)?;
             }
-            Operation::Scratch | Operation::Image(_) | Operation::Context(_) => {}
+            Operation::Scratch | Operation::Image(_) | Operation::Context(_) | Operation::Remote(_) => {}
         }
         Ok(key.finish())
     }
 
-    /// The key of a copy out of another stage by what is written and the stage's identity.
+    /// The key of a copy out of other stages by what is written and the stages' identities.
     fn definition_key(&self, operation: &Operation) -> Result<Option<Key>> {
-        let (Operation::Copy(copy), Some(from)) = (operation, self.inputs.get(1)) else { return Ok(None) };
-        if from.keys.is_empty() {
+        let Operation::Copy(copy) = operation else { return Ok(None) };
+        if self.sources().all(|from| from.keys.is_empty()) {
             return Ok(None);
         }
         let mut key = KeyBuilder::new("copy by definition");
         key.bytes("platform", self.solver.platform.to_string().as_bytes());
         key.key("base", &self.base()?.identity);
-        copy.add_definition_to_key(&mut key, &from.identity);
+        key.list("inputs", self.inputs.len());
+        for from in self.sources() {
+            key.key("from", &from.identity);
+        }
+        copy.add_definition_to_key(&mut key);
         Ok(Some(key.finish()))
     }
 
+    /// The inputs that files are taken from.
+    fn sources(&self) -> impl Iterator<Item = &Arc<Output>> {
+        self.inputs.iter().skip(1)
+    }
+
     fn has_lazy_source(&self) -> bool {
-        self.inputs.get(1).is_some_and(|from| from.is_lazy())
+        self.sources().any(|from| from.is_lazy())
     }
 
     fn execute(&self, operation: &Operation) -> Result<Output> {
@@ -439,9 +475,14 @@ impl Work<'_> {
         let time = base.time;
         match operation {
             Operation::Copy(copy) => {
-                let from = self.inputs.get(1).map(|input| self.tree(input)).transpose()?;
-                let copied = copy.execute(store, &self.tree(base)?, from.as_ref(), time)?;
+                let input = |index: usize| self.tree(self.input(index)?);
+                let copied = copy.execute(store, &self.tree(base)?, &input, time)?;
                 Ok(Output::ready(copied.tree, copied.time))
+            }
+            Operation::Merge => {
+                let upper = self.input(1)?;
+                let tree = copy::merge(store, &self.tree(base)?, &self.tree(upper)?)?;
+                Ok(Output::ready(tree, time.max(upper.time)))
             }
             Operation::MakeDirectory(MakeDirectory { path, user }) => {
                 let tree = self.tree(base)?;
@@ -456,7 +497,7 @@ impl Work<'_> {
                 Ok(Output::ready(copy::make_directory(store, &tree, path, owner, time)?, time))
             }
             Operation::Run(run) => self.run_step(run, base),
-            Operation::Scratch | Operation::Image(_) | Operation::Context(_) => {
+            Operation::Scratch | Operation::Image(_) | Operation::Context(_) | Operation::Remote(_) => {
                 Err(Error::new(Fault::Bug, "a source was executed as an operation"))
             }
         }
@@ -471,6 +512,7 @@ impl Work<'_> {
             extra_hosts: solver.extra_hosts,
             network_allow: solver.network_allow,
             limits: solver.limits,
+            shared_memory_bytes: solver.shared_memory_bytes,
             cancel: self.stop,
         };
         let base_tree = self.tree(base)?;
@@ -478,10 +520,7 @@ impl Work<'_> {
         let mut output = |stream, bytes: &[u8]| {
             solver.reporter.event(Event::Output { vertex: self.id, stream, bytes });
         };
-        let caches = StoredCaches { store: solver.store };
-        let uses_caches = run.mounts.iter().any(|mount| matches!(mount.kind, RunMountKind::Cache { .. }));
-        // One step at a time changes caches, whatever `sharing` says: nothing that a step left in one is lost.
-        let _turn = uses_caches.then(|| CACHE_TURN.lock().unwrap_or_else(PoisonError::into_inner));
+        let caches = TakenCaches::take(solver.store, &run.mounts, self.stop)?;
         let tree = run.execute(&context, &base_tree, &inputs, &caches, &mut output)?;
         let time = newest_change(solver.store, &base_tree, &tree)?.max(base.time);
         Ok(Output::ready(tree, time))
@@ -518,25 +557,6 @@ impl Work<'_> {
                 Ok(tree)
             }
         }
-    }
-}
-
-/// Steps that change caches wait for one another.
-static CACHE_TURN: Mutex<()> = Mutex::new(());
-
-struct StoredCaches<'a> {
-    store: &'a Store,
-}
-
-impl CacheMounts for StoredCaches<'_> {
-    fn load(&self, id: &str) -> Result<Option<Tree>> {
-        let bytes = self.store.record(CACHE_MOUNT, id.as_bytes())?;
-        // What cannot be read starts anew: it is a cache.
-        Ok(bytes.and_then(|bytes| Tree::decode(&bytes).ok()))
-    }
-
-    fn save(&self, id: &str, tree: &Tree) -> Result<()> {
-        Ok(self.store.put_record(CACHE_MOUNT, id.as_bytes(), &tree.encode(), &[Keep::Tree(tree.clone())])?)
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cooper_image::digest::Digest;
 use cooper_image::image::{ImageRecord, LayerRecord, Source};
 use cooper_image::layer::{Expected, Limits};
+use cooper_image::layout::Layout;
 use cooper_image::manifest::Descriptor;
 use cooper_image::platform::Platform;
 use cooper_image::progress::{self, Transfer};
@@ -22,8 +23,12 @@ use cooper_vfs::tree::Tree;
 
 use crate::error::{Error, Fault, Result};
 use crate::key::{Key, KeyBuilder};
+use crate::remote::{Download, DownloadRequest, Validators};
 use crate::report::{Event, Reporter, phase};
-use crate::step::CancelToken;
+use crate::step::{CancelToken, Secret};
+
+/// What a named context that is an image in a layout begins with.
+pub const LAYOUT_SCHEME: &str = "oci-layout://";
 
 /// The identity of an image's file system for keys: its diff IDs, never the compressed digests.
 pub fn identity(image: &ImageRecord) -> Key {
@@ -35,7 +40,7 @@ pub fn identity(image: &ImageRecord) -> Key {
     key.finish()
 }
 
-/// Where images come from: the local store and registries; in tests, a table.
+/// Where images and files of the web come from: the local store, registries, servers; in tests, a table.
 pub trait ImageProvider: Send + Sync + fmt::Debug {
     /// Finds an image's manifest and config. With `pull` the registry is asked even where there is a local tag.
     fn resolve(
@@ -45,6 +50,9 @@ pub trait ImageProvider: Send + Sync + fmt::Debug {
         pull: bool,
         cancel: &CancelToken,
     ) -> Result<ImageRecord>;
+
+    /// Asks a server for a file.
+    fn download(&self, request: &DownloadRequest<'_>, cancel: &CancelToken) -> Result<Download>;
 
     /// The image's file system; its layers are fetched and ingested when they are not here.
     fn tree(
@@ -113,6 +121,25 @@ impl<'a> StoreImages<'a> {
         }
         let made = Arc::new(Client::new(self.options.clone())?);
         Ok(Arc::clone(client.insert(made)))
+    }
+
+    /// Takes an image of an OCI layout into the store: `PATH`, `PATH:TAG` or `PATH@DIGEST`.
+    fn import_layout(&self, place: &str, platform: &Platform, cancel: &CancelToken) -> Result<ImageRecord> {
+        let (path, name) = match place.rsplit_once('@') {
+            Some((path, digest)) => (path, Some(digest)),
+            None => match place.rsplit_once(':') {
+                Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+                _ => (place, None),
+            },
+        };
+        let failed = |error: cooper_image::Error| {
+            let fault = Error::from_image(&error);
+            Error::new(fault, format!("cannot use the layout `{place}`")).caused_by(error)
+        };
+        let layout = Layout::open(std::path::Path::new(path)).map_err(failed)?;
+        let root = layout.select(name).map_err(failed)?.clone();
+        let transfers = Transfers::new(self.reporter, place, cancel);
+        self.store.import(&layout, &root, platform, &transfers).map_err(failed)
     }
 
     /// Brings an image from its registry into the store and gives it its tag there.
@@ -220,6 +247,9 @@ impl ImageProvider for StoreImages<'_> {
         pull: bool,
         cancel: &CancelToken,
     ) -> Result<ImageRecord> {
+        if let Some(place) = text.strip_prefix(LAYOUT_SCHEME) {
+            return self.import_layout(place, platform, cancel);
+        }
         let reference: Reference = text.parse().map_err(|error: cooper_image::Error| {
             Error::build(format!("`{text}` is neither a stage nor an image reference")).caused_by(error)
         })?;
@@ -234,6 +264,23 @@ impl ImageProvider for StoreImages<'_> {
             }
         }
         self.pull_lazily(&reference, platform, cancel)
+    }
+
+    fn download(&self, request: &DownloadRequest<'_>, _cancel: &CancelToken) -> Result<Download> {
+        let header = |secret: &Secret| String::from_utf8(secret.expose().to_vec());
+        let authorization =
+            request.authorization.map(header).transpose().map_err(|_| {
+                Error::new(Fault::Usage, "the secret for the server's authorization is not text")
+            })?;
+        let known = request.known.map(|known| (known.etag.as_str(), known.last_modified.as_str()));
+        let answer = self.client()?.download(request.url, authorization.as_deref(), known)?;
+        Ok(match answer {
+            None => Download::NotModified,
+            Some(file) => Download::Body {
+                validators: Validators { etag: file.etag.clone(), last_modified: file.last_modified.clone() },
+                reader: Box::new(file),
+            },
+        })
     }
 
     fn tree(

@@ -64,7 +64,8 @@ pub struct StepRequest {
     pub base: TreeRecord,
     /// The program and its arguments. An element 0 without a slash is looked up by the `PATH` of `environment`, inside.
     pub arguments: Vec<Bytes>,
-    /// The whole environment, in order; no name twice. The runner adds nothing.
+    /// The whole environment, in order; no name twice. The runner adds only what makes programs find the certificates
+    /// that its own configuration says they trust.
     pub environment: Vec<(Bytes, Bytes)>,
     /// Absolute path. Made if it is missing, with the step's user as its owner and mode 0755.
     pub working_directory: Bytes,

@@ -321,10 +321,128 @@ fn archives_are_unpacked_by_add_only() {
         "0755 0:0 c/\n0644 0:0 c/t.tar\n0755 0:0 d/\n0644 0:0 d/t.tar\n0755 5:5 o11/\n0755 5:5 o11/a/\n0644 5:5 o11/a/one\n\
          0644 5:5 o11/f1\n0755 0:0 o9/\n0755 0:0 o9/a/\n0644 3:4 o9/a/one"
     );
-    let failure = bench.failure("FROM scratch\nADD bad.xz /\n");
-    assert!(failure.contains("unpacking xz archives is not supported yet"), "{failure}");
-    let failure = bench.failure("FROM scratch\nADD --unpack=true f1 /\n");
-    assert!(failure.contains("`f1` is not an archive"), "{failure}");
+    // What only looks like an archive is a file, also where unpacking is asked for.
+    let result = bench.build("FROM scratch\nADD bad.xz /\nADD --unpack=true f1 /\n");
+    let list = bench.list(&result.tree);
+    let names: Vec<&str> = list.lines().filter_map(|line| line.split(' ').nth(2)).collect();
+    assert_eq!(names, ["bad.xz", "f1"]);
+}
+
+#[test]
+fn excluded_names_are_left_out_of_directories() {
+    check(
+        "FROM scratch\nCOPY --exclude=i* dir /a\nCOPY --exclude=deep --exclude=link dir /b\nCOPY --exclude=f1 f1 /c\n\
+         COPY --exclude=* --exclude=!deep/er dir /d\n",
+        r#"
+0755 0:0 a/
+0755 0:0 a/deep/
+0755 0:0 a/deep/er "4"
+0777 0:0 a/link -> x
+0755 0:0 b/
+0600 0:0 b/inner "3"
+0644 0:0 c "1"
+0755 0:0 d/
+0755 0:0 d/deep/
+0755 0:0 d/deep/er "4""#,
+    );
+}
+
+#[test]
+fn parents_keep_the_directories_of_sources() {
+    check(
+        "FROM scratch\nCOPY --parents dir/deep/er f2 /a\nCOPY --parents dir/./deep/* /b/\nCOPY --parents **/er /c\n\
+         COPY --parents --exclude=**/er dir /d/\n",
+        r#"
+0755 0:0 a/
+0755 0:0 a/dir/
+0755 0:0 a/dir/deep/
+0755 0:0 a/dir/deep/er "4"
+0640 0:0 a/f2 "2"
+0755 0:0 b/
+0755 0:0 b/deep/
+0755 0:0 b/deep/er "4"
+0755 0:0 c/
+0755 0:0 c/dir/
+0755 0:0 c/dir/deep/
+0755 0:0 c/dir/deep/er "4"
+0755 0:0 d/
+0755 0:0 d/dir/
+0755 0:0 d/dir/deep/
+0600 0:0 d/dir/inner "3"
+0777 0:0 d/dir/link -> x"#,
+    );
+    let failure = bench().failure("FROM scratch\nCOPY --parents dir/none /a/\n");
+    assert!(failure.contains("`/dir/none` is not in the source"), "{failure}");
+}
+
+#[test]
+fn linked_copies_replace_links_and_make_a_layer_that_fits_every_base() {
+    let mut bench = bench();
+    let copies = "COPY --link f1 /lnk/x/\nCOPY --link --chown=7 dir/deep /real\n";
+    let result = bench.build(&format!("FROM scratch AS b\nCOPY real /real\nFROM b\n{copies}"));
+    let plain = bench.build(&format!("FROM scratch\n{copies}"));
+    assert_eq!(
+        bench.list(&result.tree),
+        r#"0755 0:0 lnk/
+0755 0:0 lnk/x/
+0644 0:0 lnk/x/f1 "1"
+0755 7:7 real/
+0755 7:7 real/er "4"
+0644 0:0 real/r "r""#
+    );
+    let layers = |result: &common::Result_| -> Vec<String> {
+        let layers = result.image.layers.iter().rev().take(2);
+        layers.map(|layer| layer.diff_id.to_string()).collect()
+    };
+    assert_eq!(layers(&result), layers(&plain));
+    // The tree of the layers is the tree of the merge.
+    let again = bench.base("linked", &format!("FROM scratch AS b\nCOPY real /real\nFROM b\n{copies}"));
+    let child = again.build("FROM linked\nRUN noop\n");
+    assert_eq!(bench.list(&child.tree), bench.list(&result.tree));
+}
+
+#[test]
+fn files_of_the_web_are_private_and_as_old_as_the_server_says() {
+    let mut bench = bench();
+    let add = |bench: &Bench, url: &str, bytes: &[u8], time: &str| {
+        bench.table.files.lock().unwrap().insert(url.to_owned(), (bytes.to_vec(), time.to_owned()));
+    };
+    add(&bench, "http://h/a/f.txt?x=1", b"hello", "Mon, 04 Mar 2019 05:06:07 GMT");
+    add(&bench, "http://h/t.tar", &archive(&[("in", Some("x"))]), "");
+    let dockerfile = "FROM scratch\nARG U=http://h\nADD $U/a/f.txt?x=1 /\nADD --chmod=644 $U/a/f.txt?x=1 f1 /d/\n\
+        ADD http://h/t.tar /t/\nADD --unpack=true http://h/t.tar /u/\n";
+    let result = bench.build(dockerfile);
+    let list = bench.list(&result.tree);
+    let list: Vec<&str> = list.lines().filter(|line| !line.contains("t.tar")).collect();
+    assert_eq!(
+        list.join("\n"),
+        r#"0644 0:0 d/
+0644 0:0 d/f.txt "hello"
+0644 0:0 d/f1 "1"
+0600 0:0 f.txt "hello"
+0755 0:0 t/
+0755 0:0 u/
+0644 3:4 u/in "x""#
+    );
+    let entry = result.tree.lookup(&*bench.store, b"f.txt").unwrap().unwrap();
+    assert_eq!(entry.metadata.mtime.seconds, 1_551_675_967);
+    // New bytes are fetched, the same time is not.
+    add(&bench, "http://h/a/f.txt?x=1", b"other", "Mon, 04 Mar 2019 05:06:08 GMT");
+    let tree = bench.build(dockerfile).tree;
+    assert!(bench.list(&tree).contains("f.txt \"other\""));
+    let digest = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    let failure = bench.failure(&format!("FROM scratch\nADD --checksum={digest} http://h/a/f.txt?x=1 /\n"));
+    assert!(failure.contains("the checksum of `http://h/a/f.txt` is not the expected one"), "{failure}");
+    add(&bench, "http://h/a/f.txt?x=1", b"hello", "");
+    let dockerfile = format!("FROM scratch\nADD --checksum={digest} http://h/a/f.txt?x=1 /\n");
+    bench.build(&dockerfile);
+    let asked = bench.table.resolved.lock().unwrap().len();
+    bench.build(&dockerfile);
+    assert_eq!(bench.table.resolved.lock().unwrap().len(), asked, "what has a checksum is asked for once");
+    let failure = bench.failure("FROM scratch\nADD http://h/none /\n");
+    assert!(failure.contains("cannot fetch `http://h/none`") && failure.contains("404"), "{failure}");
+    let failure = bench.failure(&format!("FROM scratch\nADD --checksum={digest} f1 /\n"));
+    assert!(failure.contains("exactly one source with a URL"), "{failure}");
 }
 
 #[test]

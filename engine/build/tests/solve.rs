@@ -6,7 +6,7 @@ mod common;
 
 use common::{Bench, outcome};
 use cooper_build::report::Finish;
-use cooper_build::request::{CacheUse, NamedContext, Network};
+use cooper_build::request::{CacheUse, ContextSource, NamedContext, Network};
 use cooper_build::step::{
     Bytes, Exit, Limit, LimitHit, NetworkPolicy, Secret, StepMountSource, StepOutcome, StepUser, TreeRecord,
 };
@@ -108,6 +108,7 @@ fn every_part_of_a_step_is_in_its_key_and_nothing_else() {
     });
     check("FROM scratch\nRUN noop\n", true, &|bench| {
         bench.request.platform = "linux/arm64".parse().unwrap();
+        bench.request.build_platform = "linux/arm64".parse().unwrap();
     });
 }
 
@@ -402,11 +403,77 @@ fn named_contexts_stand_before_stages_and_images() {
     bench.file("f", "1", 0o644);
     bench.base("real", "FROM scratch\nENV A=real\n");
     let directory = bench.context();
-    bench.request.named_contexts.insert("here".to_owned(), NamedContext::Directory(directory));
+    bench
+        .request
+        .named_contexts
+        .insert("here".to_owned(), NamedContext::Files(ContextSource::Directory(directory)));
     bench.request.named_contexts.insert("alpine".to_owned(), NamedContext::Image("real".to_owned()));
     let result = bench.build("FROM alpine\nCOPY --from=here f /x\n");
     assert_eq!(result.image.config.config.env[1], "A=real");
     assert_eq!(bench.list(&result.tree), "0644 0:0 x \"1\"");
+    let result = bench.build("FROM here\nCOPY f /g\n");
+    assert_eq!(bench.list(&result.tree), "0644 0:0 f \"1\"\n0644 0:0 g \"1\"");
+    assert_eq!(result.image.layers.len(), 2);
+    bench.request.named_contexts.insert("lib".to_owned(), NamedContext::Stage("one".to_owned()));
+    let result = bench.build("FROM scratch AS one\nCOPY f /o\nFROM scratch\nCOPY --from=lib /o /\n");
+    assert_eq!(bench.list(&result.tree), "0644 0:0 o \"1\"");
+}
+
+#[test]
+fn triggers_may_name_stages_and_images() {
+    let mut bench = Bench::new();
+    bench.file("f", "1", 0o644);
+    bench.base("tools", "FROM scratch\nCOPY f /tool\n");
+    let parent = "FROM scratch\nONBUILD COPY --from=built /out /\nONBUILD COPY --from=tools /tool /\n\
+                  ONBUILD RUN --mount=from=built,target=/b noop\n";
+    bench.base("parent", parent);
+    let result = bench.build("FROM scratch AS built\nRUN write /out made\nFROM parent\n");
+    assert_eq!(bench.list(&result.tree), "0644 0:0 out \"made\"\n0644 0:0 tool \"1\"");
+    assert!(result.image.config.config.on_build.is_empty());
+    let failure = bench.failure("FROM scratch AS later\nRUN noop\nFROM parent\n");
+    assert!(failure.contains("cannot pull `built`") && failure.contains("--> Dockerfile:3:6"), "{failure}");
+}
+
+#[test]
+fn a_misspelt_stage_is_pointed_at() {
+    let mut bench = Bench::new();
+    let failure =
+        bench.failure("FROM scratch AS builder\nRUN touch /x\nFROM scratch\nCOPY --from=bulder /x /\n");
+    assert!(
+        failure.contains("--> Dockerfile:4:13") && failure.contains("did you mean the stage `builder`?"),
+        "{failure}"
+    );
+}
+
+#[test]
+fn a_step_for_another_machine_is_refused() {
+    let mut bench = Bench::new();
+    bench.file("f", "1", 0o644);
+    bench.request.platform = "linux/arm64".parse().unwrap();
+    let result = bench.build("FROM --platform=$BUILDPLATFORM scratch AS b\nARG TARGETARCH\nRUN write /x $TARGETARCH\nFROM scratch\nCOPY --from=b /x /\n");
+    assert_eq!(result.image.config.platform().to_string(), "linux/arm64");
+    let failure = bench.failure("FROM scratch\nRUN noop\n");
+    assert!(failure.contains("a RUN for linux/arm64 cannot be executed"), "{failure}");
+}
+
+#[test]
+fn caches_are_shared_and_kept_apart() {
+    let mut bench = Bench::new();
+    let cache = |bench: &Bench, sharing: &str| {
+        let request = bench.last_request();
+        let StepMountSource::Cache { tree, .. } = &request.mounts[0].source else { panic!("{sharing}") };
+        cooper_vfs::tree::Tree::decode(tree.0.as_slice()).unwrap()
+    };
+    for sharing in ["shared", "locked", "private"] {
+        let mount = format!("--mount=type=cache,id={sharing},target=/c,sharing={sharing}");
+        let filled = bench.build("FROM scratch\nRUN write /kept yes\n").tree;
+        let caches = [(sharing.to_owned(), TreeRecord(Bytes(filled.encode())))].into();
+        *bench.player.answer.lock().unwrap() = Some(StepOutcome { caches, ..outcome() });
+        bench.build(&format!("FROM scratch\nRUN {mount} noop {sharing}\n"));
+        *bench.player.answer.lock().unwrap() = None;
+        bench.build(&format!("FROM scratch\nRUN {mount} noop again {sharing}\n"));
+        assert_eq!(bench.list(&cache(&bench, sharing)), "0644 0:0 kept \"yes\"", "{sharing}");
+    }
 }
 
 #[test]
@@ -417,13 +484,10 @@ fn what_is_not_there_yet_is_refused_by_name_and_place() {
         let failure = bench.failure(&format!("FROM scratch\n{line}\n"));
         assert!(failure.contains(message) && failure.contains(" --> Dockerfile:2:"), "{failure}");
     };
-    check("COPY --link f /", "COPY --link is not supported yet");
-    check("COPY --parents f /", "COPY --parents is not supported yet");
-    check("COPY --exclude=x f /", "COPY --exclude is not supported yet");
-    check("ADD https://example.com/x /", "ADD of the URL `https://example.com/x` is not supported yet");
-    check("ADD --checksum=sha256:00 f /", "ADD --checksum is not supported yet");
-    check("RUN --security=insecure x", "RUN --security=insecure is not supported yet");
-    check("RUN --network=host x", "RUN --network=host is not supported yet");
+    check("ADD https://example.com/x.git /", "ADD of the git repository `https://example.com/x.git`");
+    check("ADD --checksum=sha256:00 f /", "invalid checksum: `sha256:00`");
+    check("RUN --security=insecure x", "RUN --security=insecure is refused");
+    check("RUN --network=host x", "RUN --network=host is not allowed");
     check("RUN --mount=type=ssh x", "RUN --mount=type=ssh is not supported yet");
     check("COPY --from=9 f /", "there is no stage number 9");
     check("COPY --chmod=rwx f /", "invalid mode: `rwx`");

@@ -44,10 +44,52 @@ pub(crate) enum Command {
     Copy(CopyArguments),
     /// Say step by step what works and what fails with an image's registry
     Doctor(DoctorArguments),
+    /// Fill and move the cache of translated code
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// Join images of several platforms
+    #[command(subcommand)]
+    Index(IndexCommand),
+    /// Say what the code of an error or warning means
+    Explain(ExplainArguments),
     /// List the system calls that steps have
     Syscalls,
     /// Show the version
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Run a command in an image and keep everything that it runs as translated code
+    Warm(Box<RunArguments>),
+    /// Write translated code to a signed archive
+    Export(CacheExportArguments),
+    /// Take translated code from a signed archive
+    Import(CacheImportArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheExportArguments {
+    /// The archive to write
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Private Ed25519 key (PEM) that signs the archive
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheImportArguments {
+    /// The archive to read
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Public Ed25519 key (PEM) that the archive has to be signed with
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
 }
 
 /// Where the store is, and how much is logged.
@@ -106,11 +148,12 @@ pub(crate) enum Progress {
 pub(crate) enum NetworkMode {
     Default,
     None,
+    Host,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BuildArguments {
-    /// Directory, tar file, or `-` for a tar or Dockerfile on stdin
+    /// Directory, tar file, http(s) URL of a tar or Dockerfile, or `-` for either on stdin
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: String,
     /// Dockerfile; `-` for stdin [default: CONTEXT/Dockerfile]
@@ -125,16 +168,19 @@ pub(crate) struct BuildArguments {
     /// Value of an ARG; without a value that of the environment (repeat)
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) build_arg: Vec<String>,
+    /// File with a NAME=VALUE on each line, for ARG (repeat)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) build_arg_file: Vec<PathBuf>,
     /// Label of the image (repeat)
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) label: Vec<String>,
-    /// Annotation of the manifest (repeat)
-    #[arg(long, value_name = "NAME=VALUE")]
+    /// Annotation of the manifest, or of index or manifest-descriptor, perhaps of one platform (repeat)
+    #[arg(long, value_name = "[SCOPE[PLATFORM],…:]NAME=VALUE")]
     pub(crate) annotation: Vec<String>,
-    /// Platform of the image
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    /// Platform of the image; several make an index (repeat, or commas)
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',')]
     pub(crate) platform: Vec<String>,
-    /// Another context: a directory or docker-image://REFERENCE (repeat)
+    /// Another context: a directory, tar file, docker-image://, oci-layout://, http(s):// or target:STAGE (repeat)
     #[arg(long, value_name = "NAME=SOURCE")]
     pub(crate) build_context: Vec<String>,
     /// Secret for RUN --mount=type=secret (repeat)
@@ -143,9 +189,15 @@ pub(crate) struct BuildArguments {
     /// Network of the steps
     #[arg(long, value_enum, default_value = "default")]
     pub(crate) network: NetworkMode,
+    /// Certificates (PEM) that programs in steps trust, in no layer [default: the file of SSL_CERT_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_bundle: Option<PathBuf>,
     /// Line for the steps' /etc/hosts (repeat)
     #[arg(long, value_name = "NAME:ADDRESS")]
     pub(crate) add_host: Vec<String>,
+    /// What steps may ask for: network.host (repeat)
+    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
+    pub(crate) allow: Vec<String>,
     /// Use no cached results
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -176,7 +228,10 @@ pub(crate) struct BuildArguments {
     /// Memory of a step: a number with b, k, m or g
     #[arg(short, long, value_name = "BYTES")]
     pub(crate) memory: Option<String>,
-    /// Resource limit of steps (repeat)
+    /// Size of the steps' /dev/shm: a number with b, k, m or g
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) shm_size: Option<String>,
+    /// Resource limit of steps: nofile, nproc or core=0 (repeat)
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimit: Vec<String>,
     /// Time that a step may take, as 90s, 10m, 1h
@@ -200,9 +255,12 @@ pub(crate) struct BuildArguments {
     /// Show nothing but the image's digest
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Look at the Dockerfile only, and say what is wrong with it
-    #[arg(long)]
-    pub(crate) check: bool,
+    /// Look at the Dockerfile only, and say what is wrong with it: as text, json, sarif or gitlab
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    pub(crate) check: Option<String>,
+    /// Do something else than building: check, outline or targets, with `,format=` as for --check
+    #[arg(long, value_name = "METHOD[,format=FORMAT]")]
+    pub(crate) call: Option<String>,
     /// Steps at once [default: the processors]
     #[arg(long, value_name = "COUNT")]
     pub(crate) jobs: Option<usize>,
@@ -243,6 +301,9 @@ pub(crate) struct RunArguments {
     /// Network
     #[arg(long, value_enum, default_value = "default")]
     pub(crate) network: NetworkMode,
+    /// Certificates (PEM) that programs in steps trust, in no layer [default: the file of SSL_CERT_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_bundle: Option<PathBuf>,
     /// Line for /etc/hosts (repeat)
     #[arg(long, value_name = "NAME:ADDRESS")]
     pub(crate) add_host: Vec<String>,
@@ -271,6 +332,55 @@ pub(crate) struct RunArguments {
     /// Command and its arguments
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IndexCommand {
+    /// Make an index of images
+    Create(IndexArguments),
+    /// Add images to an index
+    Add(IndexArguments),
+    /// Send an index to its registry
+    Push(IndexPushArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IndexArguments {
+    /// Name of the index
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) name: String,
+    /// Images: of the store, else of their registries (repeat)
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+    /// Annotation of the index (repeat)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) annotation: Vec<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IndexPushArguments {
+    /// Index
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArguments {
+    /// Code as it is shown in brackets; all of them without one
+    #[arg(value_name = "CODE")]
+    pub(crate) code: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -140,7 +140,7 @@ pub(crate) fn import(
     store: &Store,
     images: &StoreImages<'_>,
     sources: &[From],
-    platform: &Platform,
+    platforms: &[&Platform],
     reporter: &dyn Reporter,
 ) -> ImportedCaches {
     let mut caches = ImportedCaches::default();
@@ -150,15 +150,20 @@ pub(crate) fn import(
             From::Local(path) => path.display().to_string(),
         };
         let read = phase(reporter, &format!("cache from {shown}"), || {
-            let (image, layout) = match source {
-                From::Registry(name) => (remote(store, images, name, platform)?, None),
-                From::Local(path) => {
-                    let layout = Layout::open(path)?;
-                    let root = layout.select(None)?.clone();
-                    (store.import_lazily(&layout, &root, platform)?, Some(layout))
+            let mut count = 0;
+            for (number, platform) in platforms.iter().enumerate() {
+                let found = match source {
+                    From::Registry(name) => remote(store, images, name, platform).map(|image| (image, None)),
+                    From::Local(path) => local(store, path, platform),
+                };
+                match found {
+                    Ok((image, layout)) => count += caches.add(&image, layout)?,
+                    // One platform has a cache, another may have none yet.
+                    Err(_) if number > 0 => {}
+                    Err(error) => return Err(error),
                 }
-            };
-            caches.add(&image, layout)
+            }
+            Ok(count)
         });
         let problem = match read {
             Ok(0) => "it has no results".to_owned(),
@@ -169,6 +174,17 @@ pub(crate) fn import(
         reporter.event(Event::Warning { text: &text });
     }
     caches
+}
+
+fn local(
+    store: &Store,
+    path: &Path,
+    platform: &Platform,
+) -> cooper_build::Result<(ImageRecord, Option<Layout>)> {
+    let layout = Layout::open(path)?;
+    let root = layout.select(None)?.clone();
+    let image = store.import_lazily(&layout, &root, platform)?;
+    Ok((image, Some(layout)))
 }
 
 fn remote(
@@ -186,9 +202,8 @@ fn remote(
 pub(crate) fn export(
     store: &Store,
     images: &StoreImages<'_>,
-    built: &Built<'_>,
+    built: &[Built<'_>],
     targets: &[To],
-    platform: &Platform,
     reporter: &dyn Reporter,
     cancel: &CancelToken,
 ) -> Result<(), Failure> {
@@ -200,7 +215,12 @@ pub(crate) fn export(
         };
         let phase_name = format!("cache to {shown}");
         let written = phase(reporter, &phase_name, || {
-            let records = built.cache_records(settings.mode, settings.compression)?;
+            // Keys hold the platform, so one image carries the results of all of them.
+            let mut records = Vec::new();
+            for built in built {
+                records.extend(built.cache_records(settings.mode, settings.compression)?);
+            }
+            let Some(platform) = built.first().map(Built::platform) else { return Ok(()) };
             let carrier = cache::compose(store, &records, platform)?;
             let transfers = Transfers::new(reporter, &phase_name, cancel);
             match target {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use cooper_build::{Error, Fault};
 use cooper_image::store::{Store, StoreOptions};
+use cooper_sandbox::Trust;
 
 use crate::arguments::StoreArguments;
 use crate::failure::Failure;
@@ -22,6 +23,18 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 
 pub(crate) fn path_variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The certificates that steps trust: of the file that was named, else of `SSL_CERT_FILE`. Either must be readable.
+pub(crate) fn ca_bundle(named: Option<&Path>) -> Result<Option<Trust>, Failure> {
+    let (path, source) = match (named, path_variable("SSL_CERT_FILE")) {
+        (Some(path), _) => (path.to_owned(), "--ca-bundle"),
+        (None, Some(path)) => (path, "SSL_CERT_FILE"),
+        (None, None) => return Ok(None),
+    };
+    let unusable = |why: String| Failure::usage(format!("cannot use {source} `{}`: {why}", path.display()));
+    let bytes = std::fs::read(&path).map_err(|error| unusable(error.to_string()))?;
+    Trust::new(bytes).map(Some).map_err(|error| unusable(error.to_string()))
 }
 
 /// Opens the store where it belongs: `--store`, `COOPER_STORE`, the cache directory of the user, or a directory of our

@@ -4,10 +4,11 @@
 //! and an exit code (architecture section 9). stdout carries results only; everything else goes to stderr.
 //!
 //! What must hold: secrets and credentials are in no output; a command that is interrupted ends its steps and exits
-//! with 7; `step`, the command that a build runs itself with, is reached before anything else is set up.
+//! with 7; `step` and `compile`, the commands that a build runs itself with, are reached before anything else is set up.
 
 mod arguments;
 mod caches;
+mod code_cache;
 mod commands;
 mod display;
 mod environment;
@@ -26,9 +27,11 @@ use arguments::{Arguments, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    // A step's process: no flags, no handlers, nothing of the environment.
-    if std::env::args_os().nth(1).is_some_and(|first| first == "step") {
-        return runner::step();
+    // A step's process or its helper: no flags, no handlers, nothing of the environment.
+    match std::env::args_os().nth(1) {
+        Some(first) if first == "step" => return runner::step(),
+        Some(first) if first == "compile" => return cooper_sandbox::compile_main(),
+        _ => {}
     }
     std::panic::set_hook(Box::new(|panic| {
         complain(&format!(
@@ -70,6 +73,9 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Logout(command) => commands::registry::logout(&command),
         Command::Copy(command) => commands::registry::copy(command),
         Command::Doctor(command) => commands::registry::doctor(&command),
+        Command::Cache(command) => commands::cache::cache(command),
+        Command::Index(command) => commands::index::index(command),
+        Command::Explain(command) => commands::explain::explain(&command),
         Command::Syscalls => commands::system::syscalls(),
         Command::Version => commands::system::version(),
     }

@@ -14,6 +14,36 @@ pub(crate) struct Output {
     pub(crate) kind: Kind,
     /// Compression of new layers.
     pub(crate) compression: Compression,
+    /// More annotations of the manifest.
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// Pushed under its digest, and no tag.
+    pub(crate) by_digest: bool,
+    /// Its name with its digest is told, too.
+    pub(crate) canonical: bool,
+    /// The registries of its names are spoken to in plain HTTP.
+    pub(crate) insecure: bool,
+}
+
+impl Output {
+    /// Without anything special.
+    pub(crate) fn plain(kind: Kind) -> Self {
+        let annotations = BTreeMap::new();
+        Self {
+            kind,
+            compression: Compression::Gzip,
+            annotations,
+            by_digest: false,
+            canonical: false,
+            insecure: false,
+        }
+    }
+
+    /// The hosts that are spoken to in plain HTTP because this output says so.
+    pub(crate) fn insecure_hosts(&self) -> Vec<String> {
+        let Kind::Image { names, .. } = &self.kind else { return Vec::new() };
+        let hosts = names.iter().filter(|_| self.insecure).filter_map(|name| name.split('/').next());
+        hosts.map(str::to_owned).collect()
+    }
 }
 
 /// What is written, and where.
@@ -27,9 +57,9 @@ pub(crate) enum Kind {
     /// An archive as `docker load` reads it.
     Docker { destination: Destination, names: Vec<String> },
     /// The file system in a directory.
-    Local { destination: PathBuf },
+    Local { destination: PathBuf, split: Option<bool> },
     /// The file system in an archive.
-    Tar { destination: Destination },
+    Tar { destination: Destination, split: Option<bool> },
 }
 
 /// Where an archive goes.
@@ -41,14 +71,62 @@ pub(crate) enum Destination {
     Stdout,
 }
 
-/// The keys of each type, besides `type`.
+/// The keys of each type, besides `type`; `annotation.NAME` goes with those that have `annotation`.
 const KEYS: &[(&str, &[&str])] = &[
-    ("image", &["name", "push", "compression", "oci-mediatypes", "store"]),
-    ("registry", &["name", "compression", "oci-mediatypes"]),
-    ("oci", &["dest", "tar", "name", "compression", "oci-mediatypes"]),
-    ("docker", &["dest", "name", "compression"]),
-    ("local", &["dest"]),
-    ("tar", &["dest"]),
+    (
+        "image",
+        &[
+            "name",
+            "push",
+            "compression",
+            "oci-mediatypes",
+            "store",
+            "annotation",
+            "push-by-digest",
+            "name-canonical",
+            "registry.insecure",
+            "force-compression",
+            "rewrite-timestamp",
+        ],
+    ),
+    (
+        "registry",
+        &[
+            "name",
+            "compression",
+            "oci-mediatypes",
+            "annotation",
+            "push-by-digest",
+            "name-canonical",
+            "registry.insecure",
+            "force-compression",
+            "rewrite-timestamp",
+        ],
+    ),
+    (
+        "oci",
+        &[
+            "dest",
+            "tar",
+            "name",
+            "compression",
+            "oci-mediatypes",
+            "annotation",
+            "force-compression",
+            "rewrite-timestamp",
+        ],
+    ),
+    ("docker", &["dest", "name", "compression", "force-compression", "rewrite-timestamp"]),
+    ("local", &["dest", "platform-split"]),
+    ("tar", &["dest", "platform-split"]),
+];
+
+/// Keys of buildx that may only say what is done anyway.
+const FIXED: &[(&str, bool, &str)] = &[
+    ("oci-mediatypes", true, "only OCI media types are written"),
+    ("store", true, "the image is always in the store"),
+    ("force-compression", false, "layers of the base stay as they are"),
+    ("rewrite-timestamp", true, "with SOURCE_DATE_EPOCH all times of new layers are clamped"),
 ];
 
 /// Reads `type=oci,dest=PATH`, a directory, or `-`.
@@ -56,10 +134,10 @@ pub(crate) fn parse(text: &str) -> Result<Output, Failure> {
     let usage = |reason: String| Failure::usage(format!("invalid --output `{text}`: {reason}"));
     if !text.contains('=') {
         let kind = match text {
-            "-" => Kind::Tar { destination: Destination::Stdout },
-            path => Kind::Local { destination: path.into() },
+            "-" => Kind::Tar { destination: Destination::Stdout, split: None },
+            path => Kind::Local { destination: path.into(), split: None },
         };
-        return Ok(Output { kind, compression: Compression::Gzip });
+        return Ok(Output::plain(kind));
     }
     let mut fields: BTreeMap<&str, &str> = BTreeMap::new();
     let mut last: Option<&str> = None;
@@ -81,7 +159,16 @@ pub(crate) fn parse(text: &str) -> Result<Output, Failure> {
         let known: Vec<&str> = KEYS.iter().map(|(name, _)| *name).collect();
         return Err(usage(format!("`{kind}` is not one of {}", known.join(", "))));
     };
-    if let Some(unknown) = fields.keys().find(|key| !keys.contains(key)) {
+    let mut annotations = BTreeMap::new();
+    if keys.contains(&"annotation") {
+        for (key, value) in &fields {
+            if let Some(name) = key.strip_prefix("annotation.") {
+                annotations.insert(name.to_owned(), (*value).to_owned());
+            }
+        }
+        fields.retain(|key, _| !key.starts_with("annotation."));
+    }
+    if let Some(unknown) = fields.keys().find(|key| !keys.contains(key) || **key == "annotation") {
         return Err(usage(format!("type {kind} has no `{unknown}` here; it has {}", keys.join(", "))));
     }
     let flag = |key: &str| match fields.get(key) {
@@ -90,8 +177,10 @@ pub(crate) fn parse(text: &str) -> Result<Output, Failure> {
         Some(&"false" | &"0") => Ok(Some(false)),
         Some(other) => Err(usage(format!("`{key}={other}` is neither true nor false"))),
     };
-    if flag("oci-mediatypes")? == Some(false) {
-        return Err(usage("only OCI media types are written".to_owned()));
+    for (key, only, reason) in FIXED {
+        if flag(key)?.is_some_and(|value| value != *only) {
+            return Err(usage((*reason).to_owned()));
+        }
     }
     let compression = match fields.get("compression").copied() {
         None | Some("gzip") => Compression::Gzip,
@@ -109,22 +198,25 @@ pub(crate) fn parse(text: &str) -> Result<Output, Failure> {
         Some(path) => Ok(Destination::Path(path.into())),
     };
     let kind = match kind {
-        "image" => {
-            if flag("store")? == Some(false) {
-                return Err(usage("the image is always in the store".to_owned()));
-            }
-            Kind::Image { names, push: flag("push")?.unwrap_or(false), keep: true }
-        }
+        "image" => Kind::Image { names, push: flag("push")?.unwrap_or(false), keep: true },
         "registry" => Kind::Image { names, push: true, keep: false },
         "oci" => Kind::Oci { destination: destination()?, directory: flag("tar")?.map(|tar| !tar), names },
         "docker" => Kind::Docker { destination: destination()?, names },
         "local" => match destination()? {
-            Destination::Path(destination) => Kind::Local { destination },
+            Destination::Path(destination) => Kind::Local { destination, split: flag("platform-split")? },
             Destination::Stdout => return Err(usage("a directory cannot be stdout".to_owned())),
         },
-        _ => Kind::Tar { destination: destination()? },
+        _ => Kind::Tar { destination: destination()?, split: flag("platform-split")? },
     };
-    Ok(Output { kind, compression })
+    let is_set = |key: &str| flag(key).map(|value| value.unwrap_or(false));
+    Ok(Output {
+        by_digest: is_set("push-by-digest")?,
+        canonical: is_set("name-canonical")?,
+        insecure: is_set("registry.insecure")?,
+        kind,
+        compression,
+        annotations,
+    })
 }
 
 #[cfg(test)]
@@ -137,8 +229,8 @@ mod tests {
             assert_eq!(parse(text).ok().map(|output| output.kind), Some(kind), "{text}");
         };
         let path = |path: &str| Destination::Path(path.into());
-        check("out", Kind::Local { destination: "out".into() });
-        check("-", Kind::Tar { destination: Destination::Stdout });
+        check("out", Kind::Local { destination: "out".into(), split: None });
+        check("-", Kind::Tar { destination: Destination::Stdout, split: None });
         check(
             "type=oci,dest=x,tar=false",
             Kind::Oci { destination: path("x"), directory: Some(true), names: vec![] },
@@ -152,6 +244,12 @@ mod tests {
             Err(Failure::Engine(error)) => assert!(error.to_string().contains(part), "{error}"),
             other => panic!("{text}: {other:?}"),
         };
+        let read =
+            parse("type=image,name=h/a,push-by-digest=true,registry.insecure=true,annotation.x=1").ok();
+        let read = read.expect("an output");
+        assert!(read.by_digest && read.insecure_hosts() == ["h"] && read.annotations["x"] == "1");
+        refused("type=oci,dest=x,force-compression=true", "layers of the base stay");
+        refused("type=local,dest=x,annotation.x=1", "has no `annotation.x`");
         refused("type=oci", "it needs `dest`");
         refused("type=squash,dest=x", "`squash` is not one of");
         refused("type=oci,dest=x,level=9", "type oci has no `level`");

@@ -1,7 +1,8 @@
 //! Where steps are run: the plug for the solver's socket.
 //!
-//! A step's process is this same program with `step STORE LEASE` as its arguments: it opens the store that the build
-//! uses and joins the build's lease, so that what the step leaves is held until the build has looked at it.
+//! A step's process is this same program with `step STORE LEASE TRANSLATION` as its arguments: it opens the store that the
+//! build uses and joins the build's lease, so that what the step leaves is held until the build has looked at it.
+//! TRANSLATION is the name of a [`TranslationMode`].
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,29 +10,100 @@ use std::sync::Arc;
 
 use cooper_build::step::StepRunner;
 use cooper_image::store::{Store, StoreOptions};
-use cooper_sandbox::ProcessRunner;
+use cooper_sandbox::{Helper, Policy, ProcessRunner, StepServices, Translation};
 
+use crate::code_cache::DirectoryCache;
+use crate::environment;
 use crate::failure::Failure;
 
 /// This program, whatever has become of the file it was started from.
 const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
-/// The runner for steps over `store`.
-pub(crate) fn runner(store: &Store) -> Result<Box<dyn StepRunner>, Failure> {
-    let arguments = vec!["step".into(), store.path().into(), store.lease_name().into()];
-    Ok(Box::new(ProcessRunner::new(OWN_EXECUTABLE.into(), arguments)))
+/// How the code of steps is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TranslationMode {
+    /// What is hot, in the background.
+    Ordinary,
+    /// Everything that runs; the step waits for it.
+    Eager,
+    /// Everything that runs for some time; the step waits for it.
+    Warm,
+    /// Only what the cache has.
+    Cached,
+    /// Nothing: everything is interpreted.
+    Off,
+}
+
+impl TranslationMode {
+    const ALL: [(&'static str, Self); 5] = [
+        ("on", Self::Ordinary),
+        ("eager", Self::Eager),
+        ("warm", Self::Warm),
+        ("cached", Self::Cached),
+        ("off", Self::Off),
+    ];
+
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, mode)| *mode == self).map_or("on", |(name, _)| name)
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(own, _)| *own == name).map(|(_, mode)| *mode)
+    }
+}
+
+/// The mode that `COOPER_TRANSLATE` asks for; without it steps are interpreted, as long as the translator does not know most
+/// instructions.
+fn mode_of_environment() -> Result<TranslationMode, Failure> {
+    let Some(name) = environment::variable("COOPER_TRANSLATE") else { return Ok(TranslationMode::Off) };
+    TranslationMode::from_name(&name).ok_or_else(|| {
+        let message = format!("`COOPER_TRANSLATE` is `on`, `eager`, `warm`, `cached` or `off`: `{name}`");
+        Failure::Engine(cooper_build::Error::new(cooper_build::Fault::Usage, message))
+    })
+}
+
+/// The runner for steps over `store`, which trust the certificates in the file `ca_bundle`; without one, those of
+/// `SSL_CERT_FILE` where that is set.
+pub(crate) fn runner(store: &Store, ca_bundle: Option<&Path>) -> Result<Box<dyn StepRunner>, Failure> {
+    runner_with(store, ca_bundle, mode_of_environment()?)
+}
+
+/// As [`runner`] for steps whose code is translated as `mode` says.
+pub(crate) fn runner_with(
+    store: &Store,
+    ca_bundle: Option<&Path>,
+    mode: TranslationMode,
+) -> Result<Box<dyn StepRunner>, Failure> {
+    let trust = environment::ca_bundle(ca_bundle)?;
+    let arguments = vec!["step".into(), store.path().into(), store.lease_name().into(), mode.name().into()];
+    Ok(Box::new(ProcessRunner::new(OWN_EXECUTABLE.into(), arguments).with_trust(trust)))
 }
 
 /// The process of one step, in which `cooper step` ends up.
 pub(crate) fn step() -> ExitCode {
     let mut arguments = std::env::args_os().skip(2);
-    let (Some(path), Some(lease)) = (arguments.next(), arguments.next()) else {
+    let (Some(path), Some(lease), Some(mode)) = (arguments.next(), arguments.next(), arguments.next()) else {
         crate::complain("error: `cooper step` is what a build runs itself with; it is not for people");
         return ExitCode::from(2);
     };
     cooper_sandbox::step_main(|| {
         let lease = lease.to_str().ok_or("the name of the lease is no text")?;
+        let mode = mode.to_str().and_then(TranslationMode::from_name).ok_or("no such translation")?;
         let store = Store::open_joining(Path::new(&path), &StoreOptions::plain(), lease);
-        store.map(|store| Arc::new(store) as _).map_err(|error| error.to_string())
+        let store = store.map_err(|error| error.to_string())?;
+        Ok(StepServices { translation: translation(mode, Path::new(&path)), store: Arc::new(store) })
+    })
+}
+
+fn translation(mode: TranslationMode, store: &Path) -> Option<Translation> {
+    let helper = Helper { program: OWN_EXECUTABLE.into(), arguments: vec!["compile".into()] };
+    // Without a cache that can be trusted, each step translates for itself.
+    let cache = DirectoryCache::open(store).ok().map(|cache| Arc::new(cache) as _);
+    Some(match mode {
+        TranslationMode::Off => return None,
+        TranslationMode::Ordinary => Translation { policy: Policy::ORDINARY, helper: Some(helper), cache },
+        TranslationMode::Warm => Translation { policy: Policy::WARM, helper: Some(helper), cache },
+        TranslationMode::Eager => Translation { policy: Policy::EAGER, helper: Some(helper), cache },
+        TranslationMode::Cached => Translation { policy: Policy::ORDINARY, helper: None, cache },
     })
 }

@@ -25,6 +25,9 @@ macro_rules! codes {
         }
 
         impl Code {
+            /// The codes of errors.
+            pub(crate) const ERRORS: &[Self] = &[$(Self::$name,)*];
+
             /// The name shown to the user.
             pub fn as_str(self) -> &'static str {
                 match self {
@@ -131,6 +134,19 @@ impl Diagnostic {
     /// Makes a warning.
     pub fn warning(code: Code, message: impl Into<String>, span: Span) -> Self {
         Self::new(Severity::Warning, code, message.into(), span)
+    }
+
+    /// Makes the warning of a lint rule.
+    pub fn lint(rule: Rule, message: impl Into<String>, span: Span) -> Self {
+        Self::warning(Code::Lint(rule), message, span)
+    }
+
+    /// The lint rule, when it is one's finding.
+    pub fn rule(&self) -> Option<Rule> {
+        match self.code {
+            Code::Lint(rule) => Some(rule),
+            _ => None,
+        }
     }
 
     fn new(severity: Severity, code: Code, message: String, span: Span) -> Self {

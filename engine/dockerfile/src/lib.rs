@@ -28,6 +28,7 @@ mod ast;
 mod diagnostic;
 pub mod dockerignore;
 pub mod expand;
+mod explain;
 mod flags;
 pub mod glob;
 mod heredoc;

@@ -289,21 +289,20 @@ impl Store {
         Ok(record)
     }
 
-    /// Makes an index of complete images, in the order given, and returns its descriptor.
+    /// Makes an index of images, in the order given, and returns its descriptor. It is complete when they are.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] when an image is not complete here, and the disk's.
+    /// The disk's.
     pub fn compose_index(
         &self,
         images: &[ImageRecord],
         annotations: BTreeMap<String, String>,
     ) -> Result<Descriptor> {
         let mut entries = Vec::new();
+        let mut complete = true;
         for image in images {
-            if self.image_media_type(image.digest())?.is_none() {
-                return Err(Error::NotFound { what: format!("image `{}`", image.digest()) });
-            }
+            complete &= self.image_media_type(image.digest())?.is_some();
             let mut entry = image.descriptor.clone();
             entry.platform = Some(image.config.platform());
             entries.push(entry);
@@ -312,8 +311,28 @@ impl Store {
         index.annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
         let bytes = index.to_bytes();
         let digest = self.put_blob(&bytes)?;
-        self.put_image(&digest, media_type::INDEX)?;
+        if complete {
+            self.put_image(&digest, media_type::INDEX)?;
+        }
         Ok(Descriptor::new(media_type::INDEX, digest, bytes.len() as u64))
+    }
+
+    /// Records an index as complete, all of whose images are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when one is not, or [`Error::Index`].
+    pub fn complete_index(&self, index: &Descriptor) -> Result<()> {
+        let bytes = self.blob_bytes(&index.digest, MANIFEST_BYTES)?;
+        let Document::Index(found) = Document::parse(&bytes, &index.media_type)? else {
+            return Err(Error::document("index", "it is a manifest"));
+        };
+        for entry in &found.manifests {
+            if self.image_media_type(&entry.digest)?.is_none() {
+                return Err(Error::NotFound { what: format!("image `{}`", entry.digest) });
+            }
+        }
+        self.put_image(&index.digest, media_type::INDEX)
     }
 
     /// All blobs of a complete image or index, each once, the documents after what they speak of.

@@ -65,7 +65,7 @@ pub use path::GuestPath;
 pub use rootfs::{
     AccessMode, AllocateMode, DirectoryHandle, DirectoryItem, FileHandle, Follow, Mapping, MountId,
     MountInfo, MountOptions, MountSource, NodeRef, OpenFlags, OpenResult, Opened, Position, RenameFlags,
-    RootFs, RootFsLimits, Stat, StatFs, StepChanges, TimeChange, WriteDenial, XattrCondition,
+    RootFs, RootFsLimits, Stat, StatFs, StepChanges, TimeChange, WriteDenial, XattrCondition, device_number,
 };
 pub use rustix::io::Errno;
 pub use synthetic::{Link, SyntheticFile, SyntheticFs, SyntheticId};

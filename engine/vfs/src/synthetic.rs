@@ -34,7 +34,7 @@ pub trait SyntheticFs: Send + Sync + fmt::Debug {
     /// Where a symbolic link leads.
     fn read_link(&self, link: SyntheticId, caller: &Caller) -> Result<Link, Errno>;
 
-    /// Opens a file (never a directory or a link).
+    /// Opens a file (never a directory, a link or a character device).
     fn open(
         &self,
         file: SyntheticId,

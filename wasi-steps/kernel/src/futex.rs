@@ -79,30 +79,64 @@ impl Futexes {
         space: &AddressSpace,
         wanted: WaitFor,
     ) -> Result<Result<(), WaitEnd>, Errno> {
-        if !wanted.address.is_multiple_of(4) {
-            return Err(Errno::INVAL);
-        }
-        let key = space.futex_key(wanted.address, wanted.private)?;
-        let waiter = {
-            let mut bucket = lock(&self.buckets[Self::index(key)]);
-            if space.memory.load::<u32>(wanted.address).map_err(|_| Errno::FAULT)? != wanted.expected {
-                return Err(Errno::AGAIN);
-            }
-            let waiter = Arc::new(Waiter {
-                key: Mutex::new(key),
-                bits: wanted.bits,
-                woken: AtomicBool::new(false),
-                queue: WaitQueue::new(),
-            });
-            bucket.push_back(waiter.clone());
-            waiter
-        };
+        let waiter = self.enter(space, wanted)?;
         let woken = || waiter.woken.load(Ordering::SeqCst).then_some(());
         let end = task.wait(&[&waiter.queue], wanted.deadline, woken);
         if end.is_err() && self.leave(&waiter) {
             return Ok(Ok(()));
         }
         Ok(end)
+    }
+
+    /// Compares the word and enters the list of its key, in one step.
+    fn enter(&self, space: &AddressSpace, wanted: WaitFor) -> Result<Arc<Waiter>, Errno> {
+        if !wanted.address.is_multiple_of(4) {
+            return Err(Errno::INVAL);
+        }
+        let key = space.futex_key(wanted.address, wanted.private)?;
+        let mut bucket = lock(&self.buckets[Self::index(key)]);
+        if space.memory.load::<u32>(wanted.address).map_err(|_| Errno::FAULT)? != wanted.expected {
+            return Err(Errno::AGAIN);
+        }
+        let waiter = Arc::new(Waiter {
+            key: Mutex::new(key),
+            bits: wanted.bits,
+            woken: AtomicBool::new(false),
+            queue: WaitQueue::new(),
+        });
+        bucket.push_back(waiter.clone());
+        Ok(waiter)
+    }
+
+    /// Waits for any of several words (`futex_waitv`); gives the index of one that was woken.
+    pub(crate) fn wait_any(
+        &self,
+        task: &Task,
+        space: &AddressSpace,
+        wanted: &[WaitFor],
+        deadline: Option<Instant>,
+    ) -> Result<Result<usize, WaitEnd>, Errno> {
+        let mut waiters = Vec::with_capacity(wanted.len());
+        let mut failed = None;
+        for one in wanted {
+            match self.enter(space, *one) {
+                Ok(waiter) => waiters.push(waiter),
+                Err(errno) => {
+                    failed = Some(errno);
+                    break;
+                }
+            }
+        }
+        let queues: Vec<&WaitQueue> = waiters.iter().map(|waiter| &waiter.queue).collect();
+        let first = || waiters.iter().position(|waiter| waiter.woken.load(Ordering::SeqCst));
+        let end = if failed.is_some() { Ok(0) } else { task.wait(&queues, deadline, first) };
+        // Whoever was woken meanwhile counts, whatever else happened.
+        let left: Vec<bool> = waiters.iter().map(|waiter| self.leave(waiter)).collect();
+        match (left.iter().position(|woken| *woken), failed) {
+            (Some(index), _) => Ok(Ok(index)),
+            (None, Some(errno)) => Err(errno),
+            (None, None) => Ok(end),
+        }
     }
 
     /// Takes a waiter out; `true` when it has been woken meanwhile.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,14 @@ use crate::devices::stdio::standard_descriptors;
 use crate::exec::{self, LoadError};
 use crate::files::registry::Registry;
 use crate::futex::Futexes;
+use crate::ipc::Objects;
+use crate::ipc::message::Queue;
+use crate::ipc::semaphore::Set;
 use crate::memory::segment::Segments;
 use crate::memory::{AddressSpace, MemoryAccount};
 use crate::signal::{Actions, SignalSet, signal};
 use crate::sockets::network::NetworkPolicy;
+use crate::stop::StopFlag;
 use crate::task::limits::{Limits, resource};
 use crate::task::process::{ExitStatus, Program};
 use crate::task::table::{Node, Table};
@@ -25,13 +29,42 @@ use crate::task::{Credentials, FsContext, Process, Task, TaskParts, run};
 use crate::time::TimerQueue;
 use crate::wait::lock;
 
-/// Runs guest code of one thread until something happens that is the kernel's business.
+/// Stack of the host threads that run guest threads, in bytes.
+///
+/// Translated code uses up to half of it; what is not touched costs nothing.
+pub const HOST_STACK: usize = 36 << 20;
+
+/// Runs the guest code of one thread.
 pub trait Executor: Send {
-    /// Runs from `cpu.rip`; comes back soon after `stop` becomes non-zero.
-    fn run(&mut self, cpu: &mut CpuState, space: &AddressSpace, stop: &AtomicU8) -> Exit;
+    /// Runs from `cpu.rip` in the supervisor's address space until the supervisor says that the thread ends.
+    fn run(&mut self, cpu: &mut CpuState, supervisor: &mut dyn Supervisor);
 
     /// How many guest instructions it has run so far.
     fn instructions(&self) -> u64;
+}
+
+/// The kernel, as the executor of one guest thread sees it.
+pub trait Supervisor: Send {
+    /// The thread's memory. Another one after an `execve`.
+    fn space(&self) -> &Arc<AddressSpace>;
+
+    /// Raised when the thread has to come to [`serve`](Self::serve) soon.
+    fn stop(&self) -> &StopFlag;
+
+    /// Whether the thread runs in the memory of a parent that waits for it (`vfork`): it will not run for long.
+    fn is_brief(&self) -> bool;
+
+    /// Serves whatever made guest code stop, and looks at signals. `instructions` is [`Executor::instructions`].
+    fn serve(&mut self, cpu: &mut CpuState, exit: Exit, instructions: u64) -> Flow;
+}
+
+/// What a guest thread does after its kernel has served it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// It runs on from `cpu.rip`.
+    Run,
+    /// It has ended.
+    End,
 }
 
 /// Makes an executor for each new guest thread.
@@ -139,6 +172,10 @@ pub struct Kernel {
     pub(crate) timers: Arc<TimerQueue>,
     /// System V shared memory.
     pub(crate) segments: Mutex<Segments>,
+    /// System V semaphores.
+    pub(crate) semaphores: Mutex<Objects<Set>>,
+    /// System V message queues.
+    pub(crate) queues: Mutex<Objects<Queue>>,
     pub(crate) table: Mutex<Table>,
     /// Notified when a task has left for good.
     pub(crate) task_left: Condvar,
@@ -154,6 +191,8 @@ impl Kernel {
             futexes: Futexes::default(),
             timers: Arc::default(),
             segments: Mutex::default(),
+            semaphores: Mutex::default(),
+            queues: Mutex::default(),
             registry: Registry::new(config.network, config.limits.output_bytes),
             root_fs: config.root_fs,
             limits: config.limits,

@@ -2,8 +2,8 @@
 //!
 //! A small Linux: process ids, thread groups, credentials, memory maps, descriptors, pipes, sockets, futexes, timers
 //! and signals for guest programs whose machine code somebody else runs. That somebody is an [`Executor`]: it takes
-//! registers and an [`AddressSpace`](memory::AddressSpace) and comes back when the guest makes a system call or
-//! faults. The crate knows nothing of how code is run, and no guest path ever becomes a host path here.
+//! registers and an [`AddressSpace`](memory::AddressSpace) and asks the [`Supervisor`] when the guest makes a system
+//! call or faults. The crate knows nothing of how code is run, and no guest path ever becomes a host path here.
 //!
 //! A [`Kernel`] is one step. Its guest threads are host threads, one each, all in this host process. The kernel's
 //! tables are the truth about processes; the virtual file system is the truth about files; the list of virtual
@@ -28,20 +28,25 @@ mod devices;
 mod exec;
 mod files;
 mod futex;
+mod ipc;
 mod kernel;
 mod locks;
 pub mod memory;
 mod proc;
 mod signal;
 mod sockets;
+mod stop;
 pub mod syscalls;
 mod task;
+mod terminal;
 mod time;
 mod wait;
 
+pub use exec::elf::{ElfError, check_elf};
 pub use kernel::{
-    Executor, ExecutorFactory, Identity, InitCommand, Kernel, KernelConfig, KernelLimits, LimitKind, Report,
-    StepIo,
+    Executor, ExecutorFactory, Flow, HOST_STACK, Identity, InitCommand, Kernel, KernelConfig, KernelLimits,
+    LimitKind, Report, StepIo, Supervisor,
 };
 pub use sockets::network::NetworkPolicy;
+pub use stop::{StopByte, StopFlag};
 pub use task::{Credentials, ExitStatus};

@@ -90,10 +90,14 @@ fn world_with(name: &str, program: &Path) -> World {
     world
 }
 
+/// Where a guest program of the workspace is.
+fn guest_source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/guests/{name}.c"))
+}
+
 /// Compares one of the workspace's guest programs with the host.
 fn check(name: &str) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/guests/{name}.c"));
-    let program = compile(name, &source, &["-lm"]);
+    let program = compile(name, &guest_source(name), &["-lm"]);
     let directory = tempfile::tempdir().expect("a temporary directory");
     let native = Command::new(&program)
         .current_dir(directory.path())
@@ -147,20 +151,26 @@ programs!(
     pipes,
     poll,
     processes,
+    ptys,
     rename,
+    shrink,
     sigaltstack,
     sigchld,
     signals,
     sigpipe,
     sparse,
     stat,
+    storms,
     system,
+    sysv,
     threads,
     timers,
     times,
     tmpfile,
     umask,
     unix_sockets,
+    waitv,
+    wakeups,
     xattrs,
 );
 
@@ -192,6 +202,18 @@ fn first_process_is_not_killed_by_signals_it_does_not_handle() {
 fn first_process_dies_of_its_own_fault() {
     let text = "int main(void) { *(volatile int *)16 = 1; return 0; }";
     assert_eq!(run_text("fault", text, |_| {}).status, ExitStatus::Core(11));
+}
+
+#[test]
+fn every_call_answers_whatever_it_is_given() {
+    let mut world = World::new();
+    world.copy(&compile("everycall", &guest_source("everycall"), &["-static"]), "bin/program");
+    world.copy(&compile_text("launcher-everycall", LAUNCHER, &["-static"]), "bin/launcher");
+    let outcome = world.run(&["/bin/launcher", "/bin/program"]);
+    assert_eq!((outcome.status, outcome.stderr.as_str()), (ExitStatus::Code(0), ""), "{}", outcome.stdout);
+    assert!(outcome.stdout.ends_with("every call answered\n"), "{}", outcome.stdout);
+    let panicked = outcome.report.hints.iter().any(|hint| hint.contains("internal error"));
+    assert!(!panicked, "{:?}", outcome.report);
 }
 
 #[test]

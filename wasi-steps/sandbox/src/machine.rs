@@ -11,8 +11,8 @@ use cooper_vfs::{
     MountSource, Position, RootFs, RootFsLimits, Walk,
 };
 
-use crate::executor::Interpreters;
 use crate::host;
+use crate::tiers::{Executors, Tiers};
 use crate::wire::Failure;
 
 /// What guests are told that the machine has, unless the pod has less or the step asked for more: the JVM sizes its
@@ -54,7 +54,12 @@ pub(crate) fn root_fs(request: &StepRequest, store: Arc<dyn ContentStore>) -> Re
 }
 
 /// Makes the kernel over `root_fs`.
-pub(crate) fn kernel(request: &StepRequest, root_fs: RootFs, stdio: StepIo) -> Arc<Kernel> {
+pub(crate) fn kernel(
+    request: &StepRequest,
+    root_fs: RootFs,
+    stdio: StepIo,
+    tiers: &Arc<Tiers>,
+) -> Arc<Kernel> {
     let limits = kernel_limits(request);
     let shown = request.limits.memory_bytes.unwrap_or_else(|| limits.memory_bytes.min(ORDINARY_MEMORY));
     Kernel::new(KernelConfig {
@@ -65,7 +70,7 @@ pub(crate) fn kernel(request: &StepRequest, root_fs: RootFs, stdio: StepIo) -> A
             memory_bytes: shown,
         },
         limits,
-        executors: Interpreters::new(),
+        executors: Arc::new(Executors(tiers.clone())),
         stdio,
         network: network(&request.network),
     })
@@ -89,6 +94,7 @@ pub(crate) fn mount(request: &StepRequest, kernel: &Arc<Kernel>, root_fs: &RootF
     root_fs
         .mount(b"/dev", MountSource::Devices, MountOptions::WRITABLE)
         .map_err(|errno| failed(b"/dev", errno))?;
+    kernel.mount_terminals().map_err(|errno| failed(b"/dev/pts", errno))?;
     let shared_memory = MountSource::Tmpfs { size: None, mode: 0o1777, uid: 0, gid: 0 };
     root_fs
         .mount(b"/dev/shm", shared_memory, MountOptions::WRITABLE)

@@ -11,6 +11,7 @@ use cooper_build::step::{
     CancelToken, OutputStream, Stdin, StepError, StepOutcome, StepOutput, StepRequest, StepRunner,
 };
 
+use crate::trust::Trust;
 use crate::wire::{self, Answer, Tag};
 
 /// How much of what a dying process says about itself is kept.
@@ -21,12 +22,18 @@ const MAX_LAST_WORDS: u64 = 16 << 10;
 pub struct ProcessRunner {
     executable: PathBuf,
     arguments: Vec<OsString>,
+    trust: Option<Trust>,
 }
 
 impl ProcessRunner {
     /// A runner that starts `executable` with `arguments`, which must lead to [`step_main`](crate::step_main).
     pub fn new(executable: PathBuf, arguments: Vec<OsString>) -> Self {
-        Self { executable, arguments }
+        Self { executable, arguments, trust: None }
+    }
+
+    /// The same with certificates that every step with a network trusts.
+    pub fn with_trust(self, trust: Option<Trust>) -> Self {
+        Self { trust, ..self }
     }
 
     fn start(&self) -> io::Result<Child> {
@@ -59,7 +66,11 @@ impl StepRunner for ProcessRunner {
             drop(lock(&victim).kill());
         });
         let words = thread::spawn(move || last_words(words));
-        let answer = send(input, request).map(|()| frames).and_then(|frames| match frames {
+        let mut request = request.clone();
+        if let Some(trust) = &self.trust {
+            trust.apply(&mut request);
+        }
+        let answer = send(input, &request).map(|()| frames).and_then(|frames| match frames {
             Some(frames) => listen(frames, output),
             None => Ok(None),
         });

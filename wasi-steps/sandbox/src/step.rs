@@ -15,8 +15,11 @@ use cooper_kernel::{Credentials, ExitStatus, InitCommand, Kernel, LimitKind, Rep
 use cooper_vfs::{ContentStore, Errno, RootFs};
 use rustix::process::{Resource, Rlimit};
 
+use crate::cache::CodeCache;
+use crate::compiler::{Compiler, Helper, Policy};
 use crate::machine::{self, World};
 use crate::output::OutputPump;
+use crate::tiers::Tiers;
 use crate::wire::{self, Answer, Failure, Tag};
 
 /// The command's file creation mask, as container runtimes set it.
@@ -24,13 +27,32 @@ const UMASK: u32 = 0o022;
 /// Exit code of a process that could not even answer.
 const NO_ANSWER: u8 = 70;
 
+/// How a step's code is translated.
+#[derive(Clone, Debug)]
+pub struct Translation {
+    /// What is worth it.
+    pub policy: Policy,
+    /// Starts a helper; without one only cached code is used.
+    pub helper: Option<Helper>,
+    /// Keeps translated code.
+    pub cache: Option<Arc<dyn CodeCache>>,
+}
+
+/// What a step's process works with.
+#[derive(Debug)]
+pub struct StepServices {
+    /// The store that the request's trees lie in.
+    pub store: Arc<dyn ContentStore>,
+    /// How code is translated; `None` interprets everything.
+    pub translation: Option<Translation>,
+}
+
 /// Runs one step: reads the request from descriptor 0, writes output and answer to descriptor 1.
 ///
-/// `open_store` opens the store that the request's trees lie in. For `main` of the process that
-/// [`ProcessRunner`](crate::ProcessRunner) starts.
-pub fn step_main(open_store: impl FnOnce() -> Result<Arc<dyn ContentStore>, String>) -> ExitCode {
+/// For `main` of the process that [`ProcessRunner`](crate::ProcessRunner) starts.
+pub fn step_main(open: impl FnOnce() -> Result<StepServices, String>) -> ExitCode {
     let out = SharedOut::default();
-    let answer = harden().and_then(|()| answer(open_store, out.clone()));
+    let answer = harden().and_then(|()| answer(open, out.clone()));
     let Ok(bytes) = serde_json::to_vec(&answer) else { return ExitCode::from(NO_ANSWER) };
     match wire::write_frame(&mut out.clone(), Tag::Answer, &bytes) {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,23 +74,41 @@ fn harden() -> Result<(), Failure> {
         .map_err(failed)
 }
 
-fn answer(open_store: impl FnOnce() -> Result<Arc<dyn ContentStore>, String>, out: SharedOut) -> Answer {
+fn answer(open: impl FnOnce() -> Result<StepServices, String>, out: SharedOut) -> Answer {
     let died = |error: io::Error| Failure::Died(error.to_string());
     // Without a buffer: what follows the request is the step's standard input.
     let input = io::stdin().as_fd().try_clone_to_owned().map_err(died)?;
     let mut input = std::fs::File::from(input);
     let request = wire::read_request(&mut input).map_err(died)?;
-    let store = open_store().map_err(Failure::Store)?;
+    let StepServices { store, translation } = open().map_err(Failure::Store)?;
+    let (tiers, compiler) = tiers(translation, &store).map_err(died)?;
     let (pump, pipes) = OutputPump::start(out).map_err(died)?;
     let stdin = (request.stdin == Stdin::Inherit).then_some(input);
     let stdio = StepIo { stdin, stdout: pipes.stdout, stderr: pipes.stderr };
     let root_fs = machine::root_fs(&request, store)?;
-    let kernel = machine::kernel(&request, root_fs.clone(), stdio);
+    let kernel = machine::kernel(&request, root_fs.clone(), stdio, &tiers);
     let world = machine::mount(&request, &kernel, &root_fs)?;
     let ended = run(&request, &kernel, &world.root_fs)?;
-    let report = kernel.report();
+    let mut report = kernel.report();
+    if let Some(compiler) = compiler {
+        compiler.finish();
+    }
+    report.hints.extend(tiers.complaints());
     pump.finish().map_err(died)?;
     outcome(&request, &world, &ended, report)
+}
+
+fn tiers(
+    translation: Option<Translation>,
+    store: &Arc<dyn ContentStore>,
+) -> io::Result<(Arc<Tiers>, Option<Compiler>)> {
+    let Some(Translation { policy, helper, cache }) = translation else {
+        return Ok((Tiers::interpreted(), None));
+    };
+    let tiers = Tiers::translated(cache);
+    let compiler =
+        helper.map(|helper| Compiler::start(tiers.clone(), store.clone(), helper, policy)).transpose()?;
+    Ok((tiers, compiler))
 }
 
 /// How the command ended, and whether its time was up.

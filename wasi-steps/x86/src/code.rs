@@ -9,10 +9,11 @@
 #![allow(unsafe_code, reason = "blocks refer to each other by pointer, see above")]
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use crate::decode::Block;
 
@@ -62,17 +63,54 @@ pub trait CodeMap: Sync {
 }
 
 /// Decoded code, shared by the threads of all guest processes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct SharedCode {
     files: RwLock<HashMap<CodeId, Arc<FileCode>>>,
     operations: AtomicUsize,
     epoch: AtomicU64,
+    /// Instructions between two samples; 0 takes none.
+    period: AtomicU32,
+    on_new_file: OnceLock<NewFile>,
 }
+
+/// Told about each file whose code is run for the first time.
+type NewFile = Box<dyn Fn(CodeId) + Send + Sync>;
+
+impl fmt::Debug for SharedCode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SharedCode").field("operations", &self.operations).finish_non_exhaustive()
+    }
+}
+
+/// How often code at unit addresses (file offsets) was met when a sample was taken.
+pub type Heat = HashMap<u32, u32>;
 
 impl SharedCode {
     /// An empty store of decoded code.
     pub fn new() -> Arc<Self> {
         Arc::new(Self::default())
+    }
+
+    /// Takes a sample of where threads are every so many instructions; 0 takes none.
+    pub fn set_sampling(&self, period: u32) {
+        self.period.store(period, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sampling(&self) -> u32 {
+        self.period.load(Ordering::Relaxed)
+    }
+
+    /// Takes the samples that were noted since the last call, by file.
+    pub fn take_heat(&self) -> Vec<(CodeId, Heat)> {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        let heat = files.iter().map(|(id, file)| (*id, file.take_heat()));
+        heat.filter(|(_, heat)| !heat.is_empty()).collect()
+    }
+
+    /// Marks unit addresses of a file as entries of translated code: a run that reaches one ends with
+    /// [`Exit::Enter`](crate::interpreter::Exit::Enter) and the number given here.
+    pub fn set_entries(&self, id: CodeId, entries: &[(u32, u32)]) {
+        self.file(id).set_entries(entries);
     }
 
     /// Changes when all code was dropped.
@@ -87,7 +125,23 @@ impl SharedCode {
             return Arc::clone(file);
         }
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(files.entry(id).or_default())
+        let mut is_new = false;
+        let file = files.entry(id).or_insert_with(|| {
+            is_new = true;
+            Arc::default()
+        });
+        let file = Arc::clone(file);
+        drop(files);
+        if is_new && let Some(tell) = self.on_new_file.get() {
+            tell(id);
+        }
+        file
+    }
+
+    /// Sets who is told, before it runs, about each file whose code is run for the first time; the first one set stays.
+    pub fn on_new_file(&self, tell: Box<dyn Fn(CodeId) + Send + Sync>) {
+        // The first stays, as documented.
+        let _ = self.on_new_file.set(tell);
     }
 
     /// Counts new operations, and drops everything when there are too many; threads notice at their next entry.
@@ -95,7 +149,9 @@ impl SharedCode {
         let before = self.operations.fetch_add(operations, Ordering::Relaxed);
         if before + operations > MAX_SHARED_OPERATIONS {
             let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-            files.clear();
+            for file in files.values_mut() {
+                *file = Arc::new(file.without_blocks());
+            }
             self.operations.store(0, Ordering::Relaxed);
             self.epoch.fetch_add(1, Ordering::AcqRel);
         }
@@ -131,7 +187,15 @@ pub(crate) type BlockMap = HashMap<u64, Box<Block>, BuildHasherDefault<OffsetHas
 #[derive(Debug, Default)]
 pub(crate) struct FileCode {
     blocks: RwLock<BlockMap>,
+    /// Instructions that run by themselves, by offset.
+    singles: RwLock<BlockMap>,
+    /// Entries of translated code by unit address. Locked after `blocks`.
+    entries: Mutex<HashMap<u32, u32>>,
+    heat: Mutex<Heat>,
 }
+
+/// Addresses that are sampled in one file before the rest is not noted.
+const MAX_HEAT: usize = 1 << 16;
 
 impl FileCode {
     /// The block at a file offset.
@@ -143,7 +207,55 @@ impl FileCode {
     /// Adds a block, unless another thread was faster; the block that is there.
     pub(crate) fn insert(&self, offset: u64, block: Block) -> BlockPointer {
         let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(number) = u32::try_from(offset).ok().and_then(|unit| entries.get(&unit)) {
+            block.entry.store(number + 1, Ordering::Relaxed);
+        }
         BlockPointer::to(blocks.entry(offset).or_insert_with(|| Box::new(block)))
+    }
+
+    /// The instruction at a file offset as a block of its own.
+    pub(crate) fn single(&self, offset: u64) -> Option<BlockPointer> {
+        let singles = self.singles.read().unwrap_or_else(PoisonError::into_inner);
+        singles.get(&offset).map(BlockPointer::to)
+    }
+
+    /// As [`insert`](Self::insert) for [`single`](Self::single).
+    pub(crate) fn insert_single(&self, offset: u64, block: Block) -> BlockPointer {
+        let mut singles = self.singles.write().unwrap_or_else(PoisonError::into_inner);
+        BlockPointer::to(singles.entry(offset).or_insert_with(|| Box::new(block)))
+    }
+
+    fn set_entries(&self, new: &[(u32, u32)]) {
+        let blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        for &(unit, number) in new {
+            entries.insert(unit, number);
+            if let Some(block) = blocks.get(&u64::from(unit)) {
+                block.entry.store(number + 1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The same file with nothing decoded.
+    fn without_blocks(&self) -> Self {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self { entries: Mutex::new(entries), heat: Mutex::new(self.take_heat()), ..Self::default() }
+    }
+
+    /// Notes samples at file offsets.
+    pub(crate) fn add_heat(&self, offsets: impl Iterator<Item = u64>) {
+        let mut heat = self.heat.lock().unwrap_or_else(PoisonError::into_inner);
+        for unit in offsets.filter_map(|offset| u32::try_from(offset).ok()) {
+            if heat.len() < MAX_HEAT || heat.contains_key(&unit) {
+                let count = heat.entry(unit).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
+    }
+
+    fn take_heat(&self) -> Heat {
+        std::mem::take(&mut *self.heat.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

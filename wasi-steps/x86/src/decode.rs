@@ -4,6 +4,8 @@
 //! instructions are decoded as if the block were at address 0, and what depends on the address is relative to the
 //! pseudo-register [`BLOCK`](crate::machine::BLOCK).
 
+use std::sync::atomic::AtomicU32;
+
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic};
 
 use crate::code::Link;
@@ -26,6 +28,8 @@ pub(crate) struct Block {
     pub(crate) length: u32,
     /// Number of instructions.
     pub(crate) count: u32,
+    /// One more than the number of the translated entry at its first instruction; 0 when there is none.
+    pub(crate) entry: AtomicU32,
     /// Successors: when a branch is not taken, when it is.
     pub(crate) links: [Link; 2],
     /// The machine code, where it has to be compared with memory.
@@ -66,6 +70,7 @@ fn decode_up_to(bytes: &[u8], limit: usize) -> Option<Block> {
         general,
         length,
         count: instructions.len() as u32,
+        entry: AtomicU32::new(0),
         links: [Link::new(), Link::new()],
         bytes: None,
     })

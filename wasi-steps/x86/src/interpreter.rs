@@ -19,7 +19,7 @@ use crate::host;
 use crate::machine::{BLOCK, Machine};
 use crate::memory::{Access, Fault, GuestMemory};
 use crate::operations::Next;
-use crate::state::{CpuState, flag};
+use crate::state::{CpuState, flag, register};
 
 /// Why [`Interpreter::run`] came back. Unless said otherwise `rip` is at the instruction that caused it, and nothing
 /// of that instruction has happened.
@@ -43,7 +43,28 @@ pub enum Exit {
     GeneralProtection,
     /// An unmasked SSE or x87 exception (SIGFPE).
     FloatingPoint,
+    /// `rip` is an entry of translated code with this number, see [`SharedCode::set_entries`].
+    Enter(u32),
+    /// The stack pointer has risen above [`Bounds::stack`]; `rip` is at the next instruction to run.
+    Returned,
 }
+
+/// Where a run ends besides at exits that the code makes by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The run ends with [`Exit::Returned`] when, after a return or another jump to a computed address, the stack pointer is above this.
+    pub stack: u64,
+    /// Whether it ends with [`Exit::Enter`] where there is translated code.
+    pub entries: bool,
+}
+
+impl Bounds {
+    /// Everything is interpreted and nothing else ends the run.
+    pub const NONE: Self = Self { stack: u64::MAX, entries: false };
+}
+
+/// Samples that are kept before they are given to the files.
+const MAX_SAMPLES: usize = 256;
 
 /// Entries of the cache of branch targets; a power of two.
 const TARGETS: usize = 2048;
@@ -91,6 +112,16 @@ pub struct Interpreter {
     retired: Vec<Box<Block>>,
     /// Changes whenever blocks or files were dropped.
     drops: u64,
+    /// Instructions until the next sample; counts down.
+    budget: i64,
+    /// Where samples were taken: index of the range and file offset.
+    samples: Vec<(u32, u64)>,
+}
+
+impl Drop for Interpreter {
+    fn drop(&mut self) {
+        self.flush_samples();
+    }
 }
 
 /// A block and the bounds within which its links may be followed.
@@ -126,6 +157,8 @@ impl Interpreter {
             generated: HashMap::default(),
             retired: Vec::new(),
             drops: 0,
+            budget: 0,
+            samples: Vec::new(),
         }
     }
 
@@ -143,6 +176,47 @@ impl Interpreter {
         code: &dyn CodeMap,
         stop: &AtomicU8,
     ) -> Exit {
+        self.run_within(cpu, memory, code, stop, Bounds::NONE)
+    }
+
+    /// As [`run`](Self::run), with bounds.
+    pub fn run_within(
+        &mut self,
+        cpu: &mut CpuState,
+        memory: &GuestMemory,
+        code: &dyn CodeMap,
+        stop: &AtomicU8,
+        bounds: Bounds,
+    ) -> Exit {
+        self.follow(code);
+        self.machine.load(cpu);
+        let control = host::enter_float(cpu.mxcsr);
+        let exit = self.blocks(memory, code, stop, bounds);
+        self.machine.mxcsr = host::leave_float(control, self.machine.mxcsr);
+        self.machine.store(cpu);
+        exit
+    }
+
+    /// Runs the one instruction at `cpu.rip`, whatever it is: its length when it was done, and `rip` then is where it led. A
+    /// string instruction that the stop byte interrupts is [`Exit::Stopped`] and goes on when it is run again.
+    pub fn step(
+        &mut self,
+        cpu: &mut CpuState,
+        memory: &GuestMemory,
+        code: &dyn CodeMap,
+        stop: &AtomicU8,
+    ) -> Result<u32, Exit> {
+        self.follow(code);
+        self.machine.load(cpu);
+        let control = host::enter_float(cpu.mxcsr);
+        let exit = self.step_cached(memory, code, stop);
+        self.machine.mxcsr = host::leave_float(control, self.machine.mxcsr);
+        self.machine.store(cpu);
+        exit
+    }
+
+    /// Forgets what is not true any more in `code`.
+    fn follow(&mut self, code: &dyn CodeMap) {
         let (generation, epoch) = (code.generation(), self.shared.epoch());
         // Generations of two maps say nothing about each other, so the map is remembered too.
         let map = std::ptr::from_ref(code).addr();
@@ -150,17 +224,12 @@ impl Interpreter {
             self.forget();
             (self.generation, self.epoch, self.map) = (generation, epoch, map);
         }
-        self.machine.load(cpu);
-        let control = host::enter_float(cpu.mxcsr);
-        let exit = self.blocks(memory, code, stop);
-        self.machine.mxcsr = host::leave_float(control, self.machine.mxcsr);
-        self.machine.store(cpu);
-        exit
     }
 
     /// Drops everything remembered about code: for a thread that goes on with another program, whose code map could lie
     /// where the old one lay.
     pub fn forget(&mut self) {
+        self.flush_samples();
         self.drops += 1;
         self.ranges.clear();
         self.targets.fill(NO_TARGET);
@@ -169,7 +238,7 @@ impl Interpreter {
     }
 
     /// The main loop; leaves the address to go on from in `machine.target`.
-    fn blocks(&mut self, memory: &GuestMemory, code: &dyn CodeMap, stop: &AtomicU8) -> Exit {
+    fn blocks(&mut self, memory: &GuestMemory, code: &dyn CodeMap, stop: &AtomicU8, bounds: Bounds) -> Exit {
         loop {
             if stop.load(Ordering::Relaxed) != 0 {
                 return Exit::Stopped;
@@ -181,7 +250,7 @@ impl Interpreter {
                 Ok(place) => place,
                 Err(exit) => return exit,
             };
-            if let Some(exit) = self.chain(place, memory, code, stop) {
+            if let Some(exit) = self.chain(place, memory, code, stop, bounds) {
                 return exit;
             }
         }
@@ -195,22 +264,33 @@ impl Interpreter {
         memory: &GuestMemory,
         code: &dyn CodeMap,
         stop: &AtomicU8,
+        bounds: Bounds,
     ) -> Option<Exit> {
         let (range, drops) = (place.range, self.drops);
         let Range { start, end, .. } = *self.ranges.get(range as usize)?;
         let size = end - start;
         let mut pc = self.machine.target;
         let mut block = place.block;
-        let mut count = 0;
+        let start_budget = self.budget;
+        let mut budget = start_budget;
+        let mut skipped = 0;
         let exit = loop {
             // SAFETY: `ranges` keeps the file alive, `generated` or `retired` the thread's own blocks; when any of them is
             // dropped, `drops` changes and the loop ends before a block is used again.
             let current = unsafe { block.get() };
+            let entry = current.entry.load(Ordering::Relaxed);
+            if entry != 0 && bounds.entries {
+                break Some(Exit::Enter(entry - 1));
+            }
             self.machine.r[usize::from(BLOCK)] = pc;
-            count += u64::from(current.count);
+            budget -= i64::from(current.count);
+            if budget < 0 {
+                // What is added to the budget is no instruction that ran.
+                skipped += self.sample(range, pc, &mut budget);
+            }
             let next = run_block(&mut self.machine, current, memory, stop);
             if next == Next::Exit {
-                count -= u64::from(unfinished(&self.machine, current, pc));
+                skipped -= i64::from(unfinished(&self.machine, current, pc));
                 break Some(self.machine.exit);
             }
             if stop.load(Ordering::Relaxed) != 0 {
@@ -239,6 +319,9 @@ impl Interpreter {
                     break None;
                 }
             } else {
+                if self.machine.r[register::RSP] > bounds.stack {
+                    break Some(Exit::Returned);
+                }
                 let target = &self.targets[slot_of(pc)];
                 match target.block {
                     Some(next) if target.pc == pc && target.range == range => block = next,
@@ -249,8 +332,43 @@ impl Interpreter {
                 }
             }
         };
-        self.instructions += count;
+        self.instructions += (start_budget - budget + skipped) as u64;
+        self.budget = budget;
         exit
+    }
+
+    /// Notes where the thread is and sets the budget to the period; gives what the budget grew by.
+    #[cold]
+    #[inline(never)]
+    fn sample(&mut self, range: u32, pc: u64, budget: &mut i64) -> i64 {
+        let period = i64::from(self.shared.sampling());
+        let before = *budget;
+        if period == 0 {
+            *budget = i64::from(u32::MAX);
+            return *budget - before;
+        }
+        *budget = period - 1;
+        if let Some(Range { start, file: Some((_, offset)), .. }) = self.ranges.get(range as usize) {
+            self.samples.push((range, pc.wrapping_sub(*start).wrapping_add(*offset)));
+            if self.samples.len() >= MAX_SAMPLES {
+                self.flush_samples();
+            }
+        }
+        *budget - before
+    }
+
+    /// Gives the samples to the files that they were taken in.
+    pub fn flush_samples(&mut self) {
+        for (index, range) in self.ranges.iter().enumerate() {
+            if let Some((file, _)) = &range.file {
+                let own = self.samples.iter().filter(|(range, _)| *range as usize == index);
+                let mut offsets = own.map(|(_, offset)| *offset).peekable();
+                if offsets.peek().is_some() {
+                    file.add_heat(offsets);
+                }
+            }
+        }
+        self.samples.clear();
     }
 
     /// The block at `pc`.
@@ -340,19 +458,59 @@ impl Interpreter {
         Ok(self.ranges.len() as u32 - 1)
     }
 
+    /// Runs the instruction at the target by itself; decoded once where it is a file's.
+    fn step_cached(
+        &mut self,
+        memory: &GuestMemory,
+        code: &dyn CodeMap,
+        stop: &AtomicU8,
+    ) -> Result<u32, Exit> {
+        let pc = self.machine.target;
+        let range = self.range_of(pc, code)?;
+        let Range { start, end, file: Some((file, offset)) } = &self.ranges[range as usize] else {
+            return self.step_alone(memory, code, stop);
+        };
+        let (end, offset) = (*end, pc - start + offset);
+        let known = file.single(offset);
+        let Some(block) = known.or_else(|| {
+            let block = decode::decode_one(&fetch(pc, end, memory))?;
+            Some(file.insert_single(offset, block))
+        }) else {
+            return self.step_alone(memory, code, stop);
+        };
+        // SAFETY: the file is kept in `ranges`, which nothing changes before the block has run.
+        let block = unsafe { block.get() };
+        if pc + u64::from(block.length) > end {
+            return self.step_alone(memory, code, stop);
+        }
+        self.machine.r[usize::from(BLOCK)] = pc;
+        match run_block(&mut self.machine, block, memory, stop) {
+            Next::Exit => Err(self.machine.exit),
+            _ => {
+                self.instructions += 1;
+                Ok(block.length)
+            }
+        }
+    }
+
     /// Runs one instruction for a program that set TF.
     fn single_step(&mut self, memory: &GuestMemory, code: &dyn CodeMap, stop: &AtomicU8) -> Exit {
+        self.step_alone(memory, code, stop).map_or_else(|exit| exit, |_| Exit::Step)
+    }
+
+    /// Decodes and runs the instruction at the target; its length.
+    fn step_alone(&mut self, memory: &GuestMemory, code: &dyn CodeMap, stop: &AtomicU8) -> Result<u32, Exit> {
         let pc = self.machine.target;
         let (bytes, end) = fetch_across(pc, memory, code);
         let Some(block) = decode::decode_one(&bytes) else {
-            return Exit::Fault(Fault { address: end, access: Access::Execute });
+            return Err(Exit::Fault(Fault { address: end, access: Access::Execute }));
         };
         self.machine.r[usize::from(BLOCK)] = pc;
         match run_block(&mut self.machine, &block, memory, stop) {
-            Next::Exit => self.machine.exit,
+            Next::Exit => Err(self.machine.exit),
             _ => {
                 self.instructions += 1;
-                Exit::Step
+                Ok(block.length)
             }
         }
     }

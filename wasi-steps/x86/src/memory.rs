@@ -18,16 +18,19 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::ptr;
-use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
 /// Size of a guest's address window in bytes.
 pub const GUEST_SIZE: u64 = 1 << 32;
 /// Size of a guest page in bytes, equal to the host's.
 pub const PAGE_SIZE: u64 = 4096;
 
-/// Inaccessible bytes behind the window: an access that begins inside and ends outside faults.
-const GUARD_SIZE: usize = 1 << 16;
+/// Inaccessible bytes behind the window: an access that begins inside and ends outside faults. Translated code folds
+/// displacements below 64 KiB into its accesses, which may be wide besides.
+pub const GUARD_SIZE: usize = 1 << 17;
+/// Windows without a guest that are kept for the next one.
+const MAX_IDLE: usize = 32;
 /// How many windows a host process can have at once: one for each guest process.
 const MAX_RESERVATIONS: usize = 8192;
 
@@ -386,11 +389,36 @@ thread_local! {
 }
 
 /// A guest's memory window.
+///
+/// The reservation is used again by later guests: [`window`](Self::window) is what those keep who have made something
+/// for the addresses, such as an engine's store.
 #[derive(Debug)]
 pub struct GuestMemory {
     base: *mut u8,
+    window: Option<Arc<Window>>,
+}
+
+/// A reservation of host addresses, whoever the guest in it is.
+#[derive(Debug)]
+pub struct Window {
+    base: *mut u8,
     slot: usize,
 }
+
+impl Window {
+    /// Host address of guest address 0.
+    pub fn base(&self) -> *mut u8 {
+        self.base
+    }
+}
+
+// SAFETY: a window is addresses; see `GuestMemory`.
+unsafe impl Send for Window {}
+// SAFETY: as above.
+unsafe impl Sync for Window {}
+
+/// Empty windows, the last used at the end.
+static IDLE: Mutex<Vec<Arc<Window>>> = Mutex::new(Vec::new());
 
 // SAFETY: the window is shared memory by design; all accesses are single instructions that tolerate races.
 unsafe impl Send for GuestMemory {}
@@ -402,6 +430,9 @@ impl GuestMemory {
     ///
     /// Fails with the host's error, and with `ENOMEM` when this process already has the highest number of windows.
     pub fn reserve() -> io::Result<Self> {
+        if let Some(window) = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Ok(Self { base: window.base, window: Some(window) });
+        }
         install_fault_handler();
         // SAFETY: a new mapping at an address of the host kernel's choice.
         let base = unsafe {
@@ -418,7 +449,10 @@ impl GuestMemory {
             return Err(io::Error::last_os_error());
         }
         match register(base as usize) {
-            Some(slot) => Ok(Self { base: base.cast(), slot }),
+            Some(slot) => {
+                let base = base.cast();
+                Ok(Self { base, window: Some(Arc::new(Window { base, slot })) })
+            }
             None => {
                 // SAFETY: unmaps what was just mapped.
                 unsafe { libc::munmap(base, GUEST_SIZE as usize + GUARD_SIZE) };
@@ -430,6 +464,11 @@ impl GuestMemory {
     /// Host address of guest address 0.
     pub fn base(&self) -> *mut u8 {
         self.base
+    }
+
+    /// The reservation.
+    pub fn window(&self) -> Option<&Arc<Window>> {
+        self.window.as_ref()
     }
 
     #[inline(always)]
@@ -639,6 +678,19 @@ impl GuestMemory {
         Ok(())
     }
 
+    /// Copies a page-aligned range to the same addresses of another memory, which must let it be written.
+    pub fn copy_to(&self, other: &Self, address: u64, length: u64) -> Result<(), CopyFault> {
+        let inside = Self::inside(address, length as usize);
+        if let Ok(pages) = other.pages(address, length) {
+            // Makes the pages in one go instead of one fault each; where the host cannot, the faults do it.
+            // SAFETY: the range lies in the other window, to which no Rust reference exists.
+            unsafe { libc::madvise(pages, inside, libc::MADV_POPULATE_WRITE) };
+        }
+        // SAFETY: `inside` bytes from `address` lie in both windows.
+        let left = unsafe { copy_bytes(other.pointer(address), self.pointer(address), inside) };
+        self.copied(address, length as usize, inside - left, Access::Read)
+    }
+
     /// Copies upwards byte by byte, as `rep movsb` does for overlapping ranges; how many bytes before a fault.
     pub(crate) fn move_forward(&self, to: u64, from: u64, length: usize) -> usize {
         let inside = Self::inside(to, length).min(Self::inside(from, length));
@@ -771,14 +823,7 @@ impl GuestMemory {
         /// Entries read at once.
         const BATCH: usize = 512;
         let first = self.pages(address, length).ok()? as u64 / PAGE_SIZE;
-        // SAFETY: a constant C string; the result is checked.
-        let descriptor =
-            unsafe { libc::open(c"/proc/self/pagemap".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-        if descriptor < 0 {
-            return None;
-        }
-        // SAFETY: a fresh descriptor that nothing else owns.
-        let pagemap = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let pagemap = PAGEMAP.get_or_init(open_pagemap).as_ref()?;
         let mut dirty: Vec<Range<u64>> = Vec::new();
         let count = length / PAGE_SIZE;
         let mut done = 0;
@@ -813,10 +858,32 @@ impl GuestMemory {
     }
 }
 
+/// This process's page map, which every fork of a guest asks several times.
+static PAGEMAP: OnceLock<Option<OwnedFd>> = OnceLock::new();
+
+fn open_pagemap() -> Option<OwnedFd> {
+    // SAFETY: a constant C string; the result is checked.
+    let descriptor = unsafe { libc::open(c"/proc/self/pagemap".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    // SAFETY: a fresh descriptor that nothing else owns.
+    (descriptor >= 0).then(|| unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
 impl Drop for GuestMemory {
     fn drop(&mut self) {
+        let Some(window) = self.window.take() else { return };
+        let emptied =
+            self.map(0, GUEST_SIZE, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+        let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+        if emptied.is_ok() && idle.len() < MAX_IDLE {
+            idle.push(window);
+        }
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
         RESERVATIONS[self.slot].store(0, Ordering::Release);
-        // SAFETY: our own reservation; the last user is gone, because accesses borrow `self`.
+        // SAFETY: our own reservation; the last user is gone, because whoever accesses it holds the window.
         unsafe { libc::munmap(self.base.cast(), GUEST_SIZE as usize + GUARD_SIZE) };
     }
 }

@@ -18,6 +18,7 @@ use std::sync::Mutex;
 
 use cooper_build::build::{Builder, Loaded, load};
 use cooper_build::cache::{CacheMode, CacheRecord, ImportedCaches};
+use cooper_build::remote::{Download, DownloadRequest, Validators};
 use cooper_build::report::{Event, Finish, Reporter};
 use cooper_build::request::{BuildRequest, CacheUse, ContextSource, DockerfileSource, Network};
 use cooper_build::source::ImageProvider;
@@ -129,6 +130,8 @@ pub struct Table {
     pub resolved: Mutex<Vec<String>>,
     /// Layers of caches that were read.
     pub uppers: Mutex<Vec<String>>,
+    /// Files of the web: bytes and `Last-Modified` by URL.
+    pub files: Mutex<BTreeMap<String, (Vec<u8>, String)>>,
 }
 
 impl ImageProvider for Table {
@@ -138,6 +141,19 @@ impl ImageProvider for Table {
         found.ok_or_else(|| {
             Error::new(Fault::Registry, format!("cannot pull `{reference}`: manifest unknown"))
         })
+    }
+
+    fn download(&self, request: &DownloadRequest<'_>, _: &CancelToken) -> Result<Download> {
+        self.resolved.lock().unwrap().push(request.url.to_owned());
+        let files = self.files.lock().unwrap();
+        let Some((bytes, last_modified)) = files.get(request.url) else {
+            return Err(Error::build("the server answers 404 Not Found"));
+        };
+        let validators = Validators { etag: String::new(), last_modified: last_modified.clone() };
+        if !last_modified.is_empty() && request.known == Some(&validators) {
+            return Ok(Download::NotModified);
+        }
+        Ok(Download::Body { reader: Box::new(std::io::Cursor::new(bytes.clone())), validators })
     }
 
     fn tree(&self, image: &ImageRecord, _: &dyn Fn(&str, u64, Option<u64>), _: &CancelToken) -> Result<Tree> {
@@ -213,12 +229,14 @@ impl Bench {
             build_platform: Platform::linux_amd64(),
             secrets: BTreeMap::new(),
             network: Network::Default,
+            allow_network_host: false,
             network_allow: Vec::new(),
             extra_hosts: Vec::new(),
             cache: CacheUse::All,
             inline_cache: false,
             pull: false,
             limits: StepLimits::default(),
+            shared_memory_bytes: None,
             source_date_epoch: None,
             jobs: 2,
         };
@@ -229,6 +247,7 @@ impl Bench {
                 images: Mutex::default(),
                 resolved: Mutex::default(),
                 uppers: Mutex::default(),
+                files: Mutex::default(),
             },
             store,
             notes: Notes::default(),
@@ -286,7 +305,7 @@ impl Bench {
             caches: &self.caches,
         };
         let built = builder.build(&self.request, &loaded)?;
-        Ok(Result_ { tree: built.tree()?, image: built.image(Compression::Gzip)? })
+        Ok(Result_ { tree: built.tree()?, image: built.image(Compression::Gzip, &BTreeMap::new())? })
     }
 
     /// Builds without looking at the file system; gives the image and what a cache would keep.
@@ -301,7 +320,7 @@ impl Bench {
             caches: &self.caches,
         };
         let built = builder.build(&self.request, &loaded).unwrap();
-        let image = built.image(Compression::Gzip).unwrap();
+        let image = built.image(Compression::Gzip, &BTreeMap::new()).unwrap();
         (image, built.cache_records(mode, Compression::Gzip).unwrap())
     }
 

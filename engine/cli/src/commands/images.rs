@@ -90,7 +90,7 @@ pub(crate) fn push(arguments: PushArguments) -> Result<ExitCode, Failure> {
     for name in &arguments.images {
         let reference = reference(name)?;
         let record = find_or_fail(&store, name, &platform)?;
-        push_image(&store, &images, &record, &reference, &*display, &cancel)?;
+        push_image(&store, &images, &record.descriptor, &reference, &*display, &cancel)?;
         crate::say(&record.digest().to_string());
     }
     Ok(ExitCode::SUCCESS)

@@ -34,7 +34,8 @@ use super::{images, values};
 use crate::arguments::{NetworkMode, RunArguments};
 use crate::environment::{self, open_store};
 use crate::failure::Failure;
-use crate::{runner, signals};
+use crate::runner::{self, TranslationMode};
+use crate::signals;
 
 /// Exit code of our own failures.
 pub(crate) const OWN_FAILURE: u8 = 125;
@@ -45,7 +46,12 @@ const HOSTNAME: &str = "cooper";
 
 /// Runs the command.
 pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
-    match try_run(arguments) {
+    run_in(arguments, None)
+}
+
+/// Runs the command, with its code translated as `mode` says.
+pub(crate) fn run_in(arguments: &RunArguments, mode: Option<TranslationMode>) -> Result<ExitCode, Failure> {
+    match try_run(arguments, mode) {
         Ok(code) => Ok(ExitCode::from(code)),
         Err(Failure::Engine(error)) => {
             let code = match error.fault() {
@@ -58,7 +64,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     }
 }
 
-fn try_run(arguments: &RunArguments) -> Result<u8, Failure> {
+fn try_run(arguments: &RunArguments, mode: Option<TranslationMode>) -> Result<u8, Failure> {
     environment::start_logging(arguments.verbose);
     let store = open_store(&arguments.store)?;
     let cancel = CancelToken::new();
@@ -73,7 +79,11 @@ fn try_run(arguments: &RunArguments) -> Result<u8, Failure> {
     };
     let tree = provider.tree(&image, &|_, _, _| {}, &cancel)?;
     let request = request(arguments, &store, &image, tree, &cancel)?;
-    let runner = runner::runner(&store)?;
+    let trust = arguments.ca_bundle.as_deref();
+    let runner = match mode {
+        Some(mode) => runner::runner_with(&store, trust, mode)?,
+        None => runner::runner(&store, trust)?,
+    };
     let outcome = runner.run(&request, &mut Passthrough, &cancel).map_err(|error| {
         let code = match &error {
             StepError::Execute { missing: true, .. } => NOT_FOUND,
@@ -83,6 +93,9 @@ fn try_run(arguments: &RunArguments) -> Result<u8, Failure> {
         };
         Failure::Coded(step_failed(error), code)
     })?;
+    for note in &outcome.hints {
+        crate::complain(&format!("cooper: {note}"));
+    }
     if let Some(hit) = outcome.limit {
         let fault = if hit.limit == Limit::Time { Fault::TimedOut } else { Fault::Limit };
         return Err(Failure::Coded(Error::new(fault, hit.to_string()), fault.exit_code()));
@@ -139,6 +152,9 @@ fn request(
     let network = match arguments.network {
         NetworkMode::Default => NetworkPolicy::Default { allow: Vec::new() },
         NetworkMode::None => NetworkPolicy::None,
+        NetworkMode::Host => NetworkPolicy::Default {
+            allow: vec![[127, 0, 0, 1].into(), std::net::Ipv6Addr::LOCALHOST.into()],
+        },
     };
     Ok(StepRequest {
         base: TreeRecord(Bytes(tree.encode())),

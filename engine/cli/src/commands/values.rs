@@ -67,8 +67,8 @@ pub(crate) fn hosts(texts: &[String]) -> Result<Vec<(String, IpAddr)>, Failure> 
         .collect()
 }
 
-/// The names that `--ulimit` takes, as `ulimit` and Docker have them.
-const ULIMITS: &[&str] = &[
+/// The resource limits that there are besides those that a step has: files of a crash are never written.
+const NAMES: &[&str] = &[
     "core",
     "cpu",
     "data",
@@ -101,7 +101,7 @@ pub(crate) fn limits(
     for text in ulimits {
         let wrong = |reason: &str| Failure::usage(format!("invalid --ulimit `{text}`: {reason}"));
         let (name, values) = text.split_once('=').ok_or_else(|| wrong("expected NAME=SOFT[:HARD]"))?;
-        if !ULIMITS.contains(&name) {
+        if !NAMES.contains(&name) {
             return Err(wrong("no such limit"));
         }
         let number = |value: &str| match value {
@@ -113,7 +113,12 @@ pub(crate) fn limits(
         if soft > hard {
             return Err(wrong("the soft limit is above the hard one"));
         }
-        limits.ulimits.insert(name.to_owned(), (soft, hard));
+        match name {
+            "nofile" => limits.open_files = Some(soft),
+            "nproc" => limits.processes = Some(u32::try_from(soft).unwrap_or(u32::MAX)),
+            "core" if hard == 0 => {}
+            _ => return Err(Failure::unsupported(&format!("--ulimit {name}"))),
+        }
     }
     Ok(limits)
 }
@@ -123,6 +128,7 @@ pub(crate) fn network(mode: NetworkMode) -> Network {
     match mode {
         NetworkMode::Default => Network::Default,
         NetworkMode::None => Network::None,
+        NetworkMode::Host => Network::Host,
     }
 }
 
@@ -182,12 +188,11 @@ mod tests {
             ]
         );
         assert!(hosts(&["db".to_owned()]).is_err());
-        let read = limits(None, &["nofile=10:20".to_owned(), "core=0".to_owned()], None, "--timeout");
-        assert_eq!(
-            read.map(|limits| limits.ulimits).ok(),
-            Some(BTreeMap::from([("nofile".to_owned(), (10, 20)), ("core".to_owned(), (0, 0))]))
-        );
-        assert!(limits(None, &["files=1".to_owned()], None, "--timeout").is_err());
+        let read = |text: &str| limits(None, &[text.to_owned()], None, "--timeout").ok();
+        assert_eq!(read("nofile=10:20").and_then(|limits| limits.open_files), Some(10));
+        assert_eq!(read("nproc=50").and_then(|limits| limits.processes), Some(50));
+        assert_eq!(read("core=0"), Some(StepLimits::default()));
+        assert!(["files=1", "core=1", "stack=8192", "nproc=2:1"].iter().all(|text| read(text).is_none()));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! A [`Client`] is a value of its options; [`Client::resolve`] makes a [`Remote`] of a reference, which is a
 //! [`Source`](crate::image::Source), and [`Client::push`] sends what the store has, or has it mounted. The parts:
 //! `transport` (TLS and proxies), `http` (one registry's requests), `token` and [`auth`] (credentials), `challenge`
-//! (what a registry asks for), `retry`, `remote`, `push`, and [`mirrors`].
+//! (what a registry asks for), `retry`, `remote`, `push`, [`mirrors`], and `download` for plain files of the web.
 //!
 //! What must hold: loopback registries and those named as insecure are spoken to in plain HTTP, all others over TLS
 //! only; the rules for credentials are [`auth`]'s; everything that is pulled is verified before it is used; every answer
@@ -17,6 +17,7 @@
 
 pub mod auth;
 mod challenge;
+mod download;
 mod http;
 pub mod mirrors;
 mod push;
@@ -47,6 +48,7 @@ use remote::Place;
 use retry::Retry;
 use transport::Transport;
 
+pub use download::Received;
 pub use remote::Remote;
 pub use transport::{HostCertificates, Proxies, TrustRoots};
 

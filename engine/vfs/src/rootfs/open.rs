@@ -10,6 +10,7 @@ use super::handles::{DirectoryHandle, FileHandle};
 use super::inode::{Body, NodeRef};
 use super::names::Fresh;
 use super::sync::lock;
+use super::types::split_device;
 use super::walk::{Last, Walker};
 use super::{AccessMode, Follow, OpenFlags, Position, RootFs};
 use crate::credentials::Walk;
@@ -262,6 +263,10 @@ impl RootFs {
                 Opened::Directory(DirectoryHandle::open(&position))
             }
             Body::Synthetic { kind: FileKind::Symlink, .. } => return Err(Errno::LOOP),
+            Body::Synthetic { fs, id, kind: FileKind::CharacterDevice } => {
+                let (major, minor) = split_device(fs.stat(*id, &walk.caller)?.rdev);
+                Opened::Device { node, character: true, major, minor }
+            }
             Body::Synthetic { fs, id, .. } => Opened::Synthetic(fs.open(*id, flags, &walk.caller)?),
             Body::Object { object, .. } => Opened::Object(Arc::clone(object)),
         };

@@ -1,7 +1,7 @@
 //! Character devices and the step's standard streams.
 //!
 //! A device node is a record in the file system; what it does when opened is decided here by its numbers. Only
-//! the memory devices exist. `/dev/tty`, `/dev/console` and `/dev/ptmx` are `ENXIO`: a step has no terminal.
+//! the memory devices are here; [terminals](crate::terminal) have a module of their own. `/dev/console` is `ENXIO`.
 
 pub(crate) mod random;
 pub(crate) mod stdio;

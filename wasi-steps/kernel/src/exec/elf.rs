@@ -24,7 +24,7 @@ const MACHINE_X86_64: u16 = 62;
 
 /// Why a file is not a program that can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ElfError {
+pub enum ElfError {
     /// No ELF magic.
     #[error("not an ELF file")]
     NotElf,
@@ -85,6 +85,16 @@ pub(crate) struct Elf {
     pub(crate) alignment: u64,
     /// Address of the program headers in memory, if a segment holds them.
     pub(crate) program_headers_address: Option<u64>,
+}
+
+/// Reads the headers of the program file `bytes` as `execve` does, without loading anything.
+pub fn check_elf(bytes: &[u8]) -> Result<(), ElfError> {
+    let header = Header::parse(&bytes[..bytes.len().min(HEADER_SIZE)])?;
+    let table = usize::try_from(header.program_headers)
+        .ok()
+        .and_then(|start| bytes.get(start..start.checked_add(header.table_size())?))
+        .ok_or(ElfError::Truncated)?;
+    Elf::parse(header, table, bytes.len() as u64).map(drop)
 }
 
 fn half(bytes: &[u8], at: usize) -> u16 {

@@ -26,6 +26,7 @@ pub(crate) mod place;
 pub(crate) mod process;
 pub(crate) mod registry;
 pub(crate) mod regular;
+pub(crate) mod restrict;
 pub(crate) mod signal;
 pub(crate) mod table;
 pub(crate) mod timer;
@@ -301,6 +302,8 @@ pub(crate) enum Kind<'a> {
     Signals(&'a signal::SignalFile),
     /// A `pidfd`.
     Process(&'a process::ProcessFile),
+    /// One side of a pseudo terminal.
+    Terminal(&'a crate::terminal::TerminalEnd),
     /// A memory device.
     Device(crate::devices::MemoryDevice),
     /// Anything without calls of its own.

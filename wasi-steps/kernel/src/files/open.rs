@@ -12,6 +12,7 @@ use super::{Description, Errno, FileObject};
 use crate::cx::Cx;
 use crate::devices;
 use crate::syscalls::SysError;
+use crate::terminal;
 
 /// Flags that `F_GETFL` does not show.
 const ONLY_AT_OPEN: OpenFlags = OpenFlags::CREAT
@@ -42,7 +43,10 @@ pub(crate) fn describe(
         Opened::File(handle) => Box::new(RegularFile::new(handle)),
         Opened::Directory(handle) => Box::new(DirectoryFile::new(handle)),
         Opened::Fifo(node) => Box::new(open_fifo(cx, &node, flags)?),
-        Opened::Device { character, major, minor, .. } => devices::open(character, major, minor)?,
+        Opened::Device { character, major, minor, .. } => {
+            let terminal = if character { terminal::open(cx, (major, minor), flags) } else { None };
+            terminal.unwrap_or_else(|| devices::open(character, major, minor))?
+        }
         Opened::Path => Box::new(PlaceOnly),
         Opened::Synthetic(file) => Box::new(MadeUpFile::new(file)),
         Opened::Object(object) => {
@@ -69,17 +73,12 @@ fn open_fifo(cx: &Cx<'_>, node: &NodeRef, flags: OpenFlags) -> Result<PipeEnd, S
     if nonblocking && direction == Direction::Write && pipe.readers() == 0 {
         return Err(Errno::NXIO.into());
     }
-    let before = pipe.peer_opens(direction);
-    let end = pipe.end(direction);
-    if direction == Direction::Both || nonblocking {
+    let (end, awaited) = pipe.open(direction);
+    let Some(before) = awaited.filter(|_| direction != Direction::Both && !nonblocking) else {
         return Ok(end);
-    }
+    };
     until_done(cx, &end, Some(pipe.opened()), Patience::Forever, || {
-        if pipe.has_peer(direction) || pipe.peer_opens(direction) != before {
-            Ok(())
-        } else {
-            Err(Errno::AGAIN)
-        }
+        if pipe.peer_opens(direction) != before { Ok(()) } else { Err(Errno::AGAIN) }
     })?;
     Ok(end)
 }

@@ -98,6 +98,12 @@ impl Pipe {
 
     /// Opens one more end.
     pub(crate) fn end(self: &Arc<Self>, direction: Direction) -> PipeEnd {
+        self.open(direction).0
+    }
+
+    /// Opens one more end; with it what to wait for, unless the other side was there in that moment: a change of the
+    /// number of times it was opened. A peer that was there may be gone again before anybody looks.
+    pub(crate) fn open(self: &Arc<Self>, direction: Direction) -> (PipeEnd, Option<u64>) {
         let mut state = lock(&self.state);
         if direction.reads() {
             state.readers += 1;
@@ -107,10 +113,12 @@ impl Pipe {
             state.writers += 1;
             state.writer_opens += 1;
         }
+        let alone = if direction.reads() { state.writers == 0 } else { state.readers == 0 };
+        let opens = if direction.reads() { state.writer_opens } else { state.reader_opens };
         drop(state);
         self.readable.wake();
         self.writable.wake();
-        PipeEnd { pipe: Arc::clone(self), direction }
+        (PipeEnd { pipe: Arc::clone(self), direction }, alone.then_some(opens))
     }
 
     /// Returns the number of readers, or 0.
@@ -122,12 +130,6 @@ impl Pipe {
     pub(crate) fn peer_opens(&self, direction: Direction) -> u64 {
         let state = lock(&self.state);
         if direction.reads() { state.writer_opens } else { state.reader_opens }
-    }
-
-    /// Whether the side `direction` waits for at `open` is there now.
-    pub(crate) fn has_peer(&self, direction: Direction) -> bool {
-        let state = lock(&self.state);
-        if direction.reads() { state.writers > 0 } else { state.readers > 0 }
     }
 
     /// The queue that is woken when an end is opened.

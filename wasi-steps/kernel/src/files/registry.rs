@@ -1,4 +1,4 @@
-//! What the files of one step share: locks, names of local sockets, the host's poller, the network.
+//! What the files of one step share: locks, names of local sockets, the host's poller, the network, terminals.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use crate::sockets::host::HostPoller;
 use crate::sockets::inet::InetNames;
 use crate::sockets::network::NetworkPolicy;
 use crate::sockets::unix::UnixNames;
+use crate::terminal::Terminals;
 
 /// State of a step that belongs to no single file.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(crate) struct Registry {
     pub(crate) inet: Arc<InetNames>,
     /// Bytes the step may write to its standard streams.
     pub(crate) output: Arc<OutputBudget>,
+    /// Pseudo terminals.
+    pub(crate) terminals: Terminals,
 }
 
 impl Registry {
@@ -30,6 +33,7 @@ impl Registry {
             unix: UnixNames::default(),
             inet: Arc::new(InetNames::new(network, HostPoller::default())),
             output: Arc::new(OutputBudget::new(output_bytes)),
+            terminals: Terminals::default(),
         }
     }
 }

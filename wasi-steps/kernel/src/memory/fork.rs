@@ -12,9 +12,6 @@ use cooper_x86::memory::{Protection, Sharing};
 use super::area::{Area, Areas, Backing, FilePages};
 use super::{AddressSpace, MAX_STEP_AREAS, host_error, lock};
 
-/// Bytes copied at a time.
-const CHUNK: usize = 256 << 10;
-
 impl AddressSpace {
     /// A copy that shares what is shared. `ENOMEM` when memory, maps or windows run out.
     ///
@@ -35,10 +32,9 @@ impl AddressSpace {
             charged: areas.charged,
             ..Areas::default()
         };
-        let mut buffer = vec![0; CHUNK];
         let mut result = Ok(());
         for area in areas.iter() {
-            result = self.copy_area(&copy, area, &mut buffer);
+            result = self.copy_area(&copy, area);
             if result.is_err() {
                 break;
             }
@@ -53,7 +49,7 @@ impl AddressSpace {
         result.map(|()| copy)
     }
 
-    fn copy_area(&self, copy: &Self, area: &Area, buffer: &mut [u8]) -> Result<(), Errno> {
+    fn copy_area(&self, copy: &Self, area: &Area) -> Result<(), Errno> {
         let length = area.backed_end - area.start;
         if length == 0 {
             return Ok(());
@@ -74,7 +70,8 @@ impl AddressSpace {
             self.memory.protect(area.start, length, Protection::Read).map_err(host_error)?;
         }
         for range in &dirty {
-            self.copy_range(copy, range.start, range.end, buffer)?;
+            let length = range.end - range.start;
+            self.memory.copy_to(&copy.memory, range.start, length).map_err(|_| Errno::FAULT)?;
         }
         if rights == Protection::None {
             self.memory.protect(area.start, length, rights).map_err(host_error)?;
@@ -100,17 +97,6 @@ impl AddressSpace {
             }
         };
         mapped.map_err(host_error)
-    }
-
-    fn copy_range(&self, copy: &Self, start: u64, end: u64, buffer: &mut [u8]) -> Result<(), Errno> {
-        let mut at = start;
-        while at < end {
-            let part = &mut buffer[..CHUNK.min((end - at) as usize)];
-            self.read_bytes(at, part)?;
-            copy.write_bytes(at, part)?;
-            at += part.len() as u64;
-        }
-        Ok(())
     }
 }
 

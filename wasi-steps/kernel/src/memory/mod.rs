@@ -20,7 +20,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
-use cooper_vfs::{Errno, FileHandle, Position, WriteDenial};
+use cooper_vfs::{Errno, FileHandle, NodeRef, Position, WriteDenial};
 use cooper_x86::code::{CodeId, CodeMap, CodeRange, CodeSource};
 use cooper_x86::memory::{Access, GUEST_SIZE, GuestMemory, PAGE_SIZE, Sharing};
 
@@ -288,6 +288,29 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// Takes away what lies behind the new end of a file: an access there is `SIGBUS` until the file grows again.
+    pub(crate) fn file_shrunk(&self, node: &NodeRef, size: u64) {
+        let mut areas = self.write();
+        let mut code = false;
+        for area in areas.map.values_mut() {
+            let Backing::File { file, offset, .. } = &area.backing else { continue };
+            if file.handle.node() != *node {
+                continue;
+            }
+            let available = page_up(size.saturating_sub(*offset)).unwrap_or(0);
+            let end = area.end.min(area.start.saturating_add(available));
+            // A host that cannot take pages away leaves them there, and the guest sees old bytes instead of a signal.
+            if end < area.backed_end && self.memory.unmap(end, area.backed_end - end).is_ok() {
+                area.backed_end = end;
+                code |= area.rights.contains(Rights::EXECUTE);
+            }
+        }
+        drop(areas);
+        if code {
+            self.code_changed();
+        }
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Areas> {
         self.areas.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -301,7 +324,7 @@ impl AddressSpace {
         self.generation.fetch_add(1, Ordering::SeqCst);
         let members = lock(&self.members);
         if members.len() > 1 {
-            members.iter().filter_map(Weak::upgrade).for_each(|task| task.stop.store(1, Ordering::SeqCst));
+            members.iter().filter_map(Weak::upgrade).for_each(|task| task.stop.raise());
         }
     }
 }

@@ -130,6 +130,11 @@ impl Segments {
         }
     }
 
+    /// All, by number.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (i32, &Segment)> {
+        self.by_id.iter().map(|(id, segment)| (*id, segment))
+    }
+
     /// Takes number and key away (`IPC_RMID`).
     pub(crate) fn remove(&mut self, id: i32) {
         self.by_id.remove(&id);

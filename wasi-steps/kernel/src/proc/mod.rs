@@ -197,7 +197,7 @@ impl ProcFs {
 }
 
 /// A number in its plain spelling.
-fn number(name: &[u8]) -> Option<u32> {
+pub(crate) fn number(name: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(name).ok()?;
     let value: u32 = text.parse().ok()?;
     (value.to_string() == text).then_some(value)

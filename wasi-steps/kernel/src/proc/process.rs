@@ -628,8 +628,12 @@ fn stat_line(subject: &Subject) -> Vec<u8> {
     let stack = subject.space().map_or(0, |space| lock(&space.layout).stack_start);
     let all = sizes.all;
     let (name, started) = (shown_name(subject), ticks(started));
+    let (terminal, foreground) = match subject.kernel.registry.terminals.shown(session) {
+        Some((number, group)) => (number, i64::from(group)),
+        None => (0, -1),
+    };
     format!(
-        "{pid} ({name}) {state} {parent} {group} {session} 0 -1 4194304 0 0 0 0 {cpu} 0 {children} 0 20 0 {threads} 0 \
+        "{pid} ({name}) {state} {parent} {group} {session} {terminal} {foreground} 4194304 0 0 0 0 {cpu} 0 {children} 0 20 0 {threads} 0 \
          {started} {all} {resident} 18446744073709551615 0 0 {stack} 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
     )
     .into_bytes()

@@ -33,8 +33,11 @@ pub(super) const PROC: &[Line] = &[
     ("cgroups", Fixed("#subsys_name\thierarchy\tnum_cgroups\tenabled\n")),
     ("cmdline", Fixed("console=none\n")),
     ("cpuinfo", Made(cpuinfo)),
-    ("devices", Fixed("Character devices:\n  1 mem\n  5 /dev/tty\n\nBlock devices:\n")),
-    ("filesystems", Fixed("nodev\tproc\nnodev\tsysfs\nnodev\ttmpfs\nnodev\toverlay\n")),
+    (
+        "devices",
+        Fixed("Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n"),
+    ),
+    ("filesystems", Fixed("nodev\tproc\nnodev\tsysfs\nnodev\ttmpfs\nnodev\tdevpts\nnodev\toverlay\n")),
     ("interrupts", Fixed("")),
     ("loadavg", Made(loadavg)),
     ("locks", Made(locks)),
@@ -85,7 +88,15 @@ pub(super) const PROC: &[Line] = &[
     ("sys/vm/overcommit_memory", Fixed("0\n")),
     ("sys/vm/overcommit_ratio", Fixed("50\n")),
     ("sys/vm/swappiness", Fixed("60\n")),
-    ("tty/drivers", Fixed("")),
+    ("sysvipc/msg", Made(queues)),
+    ("sysvipc/sem", Made(semaphores)),
+    ("sysvipc/shm", Made(segments)),
+    (
+        "tty/drivers",
+        Fixed(
+            "/dev/tty             /dev/tty        5       0 system:/dev/tty\n/dev/ptmx            /dev/ptmx       5       2 system\npty_slave            /dev/pts      136 0-1048575 pty:slave\n",
+        ),
+    ),
     ("uptime", Made(uptime)),
     ("version", Made(version)),
     ("vmstat", Fixed("nr_free_pages 0\n")),
@@ -222,6 +233,48 @@ fn locks(kernel: &Kernel) -> String {
         let _ = writeln!(text, "{number}: {class} ADVISORY  {mode} {pid} 00:01:{inode} {start} {last}");
     }
     text
+}
+
+fn semaphores(kernel: &Kernel) -> String {
+    let header = "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n";
+    let objects = lock(&kernel.semaphores);
+    let lines = objects.iter().map(|(id, set)| {
+        let facts = set.facts();
+        let start = facts.permissions.line(id, &format!("{:>10}", facts.count));
+        format!("{start} {:>10} {:>10}\n", facts.operated, facts.changed)
+    });
+    std::iter::once(header.to_owned()).chain(lines).collect()
+}
+
+fn queues(kernel: &Kernel) -> String {
+    let header = "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      \
+                  stime      rtime      ctime\n";
+    let objects = lock(&kernel.queues);
+    let lines = objects.iter().map(|(id, queue)| {
+        let facts = queue.facts();
+        let (bytes, count) = (facts.bytes, facts.count);
+        let middle = format!(" {bytes:>10} {count:>10} {:>5} {:>5}", facts.sender, facts.receiver);
+        let start = facts.permissions.line(id, &middle);
+        format!("{start} {:>10} {:>10} {:>10}\n", facts.sent, facts.received, facts.changed)
+    });
+    std::iter::once(header.to_owned()).chain(lines).collect()
+}
+
+fn segments(kernel: &Kernel) -> String {
+    let header = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      \
+                  atime      dtime      ctime                   rss                  swap\n";
+    let segments = lock(&kernel.segments);
+    let lines = segments.iter().map(|(id, segment)| {
+        let (key, mode, size, pid) = (segment.key, segment.mode, segment.size, segment.creator_pid);
+        let (uid, gid, (creator_uid, creator_gid)) = (segment.uid, segment.gid, segment.creator);
+        let attached = segment.attachments();
+        format!(
+            "{key:>10} {id:>10}  {mode:>4o} {size:>21} {pid:>5} {pid:>5} {attached:>6} {uid:>5} {gid:>5} \
+             {creator_uid:>5} {creator_gid:>5} {:>10} {:>10} {:>10} {size:>21} {:>21}\n",
+            0, 0, 0, 0
+        )
+    });
+    std::iter::once(header.to_owned()).chain(lines).collect()
 }
 
 /// A random identifier; also that of the boot, which nobody compares within a step.

@@ -42,7 +42,7 @@ pub(crate) fn attend(
     mut interrupted: Option<Interrupted>,
 ) -> Next {
     loop {
-        task.stop.store(0, std::sync::atomic::Ordering::SeqCst);
+        task.stop.lower();
         if task.is_killed() {
             return Next::End;
         }

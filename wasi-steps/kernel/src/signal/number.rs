@@ -9,6 +9,7 @@ pub(crate) const FIRST_REALTIME: u32 = 32;
 /// Numbers on x86-64.
 pub(crate) mod signal {
     pub(crate) const HUP: u32 = 1;
+    pub(crate) const INT: u32 = 2;
     pub(crate) const QUIT: u32 = 3;
     pub(crate) const ILL: u32 = 4;
     pub(crate) const TRAP: u32 = 5;

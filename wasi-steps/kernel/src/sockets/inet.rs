@@ -27,6 +27,8 @@ const EPHEMERAL: std::ops::Range<u16> = 32_768..61_000;
 const REUSE_ADDRESS: (i32, i32) = (1, 2);
 /// `SO_REUSEPORT`.
 const REUSE_PORT: (i32, i32) = (1, 15);
+/// `IPV6_V6ONLY`.
+const V6_ONLY: (i32, i32) = (41, 26);
 
 /// The network of a step.
 #[derive(Debug)]
@@ -38,8 +40,32 @@ pub(crate) struct InetNames {
     ports: Mutex<Ports>,
 }
 
-/// The sockets that share a port, with the addresses they are bound to.
-type Holders = Vec<(IpAddr, Weak<InetCore>)>;
+/// What a socket is bound to besides its port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bound {
+    ip: IpAddr,
+    /// `IPV6_V6ONLY` when it was bound: the unspecified address then means IPv6 only.
+    only_v6: bool,
+}
+
+impl Bound {
+    /// Whether it takes what is sent to `ip` because it takes everything.
+    fn accepts_all(self, ip: IpAddr) -> bool {
+        match self.ip {
+            // A socket of IPv6 takes IPv4 too, unless it was told not to.
+            IpAddr::V6(v6) => v6.is_unspecified() && (ip.is_ipv6() || !self.only_v6),
+            IpAddr::V4(v4) => v4.is_unspecified() && ip.is_ipv4(),
+        }
+    }
+
+    /// Whether there is an address that both take.
+    fn overlaps(self, other: Self) -> bool {
+        self.ip == other.ip || self.accepts_all(other.ip) || other.accepts_all(self.ip)
+    }
+}
+
+/// The sockets that share a port.
+type Holders = Vec<(Bound, Weak<InetCore>)>;
 
 #[derive(Debug)]
 struct Ports {
@@ -76,8 +102,8 @@ impl Ports {
     fn find(&mut self, kind: SocketType, to: &SocketAddr) -> Option<Arc<InetCore>> {
         let ip = reached(unmapped(to.ip()));
         let holders = self.holders(kind, to.port());
-        let exact = holders.iter().filter(|(bound, _)| *bound == ip);
-        let open = holders.iter().filter(|(bound, _)| accepts_all(*bound, ip));
+        let exact = holders.iter().filter(|(bound, _)| bound.ip == ip);
+        let open = holders.iter().filter(|(bound, _)| bound.accepts_all(ip));
         exact.chain(open).filter_map(|(_, socket)| socket.upgrade()).find(|socket| socket.takes_from(kind))
     }
 }
@@ -88,15 +114,6 @@ fn reached(ip: IpAddr) -> IpAddr {
         IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
-    }
-}
-
-/// Whether a socket bound to `bound` takes what is sent to `ip` because it takes everything.
-fn accepts_all(bound: IpAddr, ip: IpAddr) -> bool {
-    match bound {
-        // A socket of IPv6 takes IPv4 too; `IPV6_V6ONLY` is seen to when it is bound.
-        IpAddr::V6(v6) => v6.is_unspecified(),
-        IpAddr::V4(v4) => v4.is_unspecified() && ip.is_ipv4(),
     }
 }
 
@@ -227,7 +244,8 @@ impl InetCore {
             return Err(Errno::INVAL);
         }
         let kind = self.common.kind;
-        let ip = unmapped(wanted.ip());
+        let only_v6 = self.common.options.is_set(V6_ONLY.0, V6_ONLY.1);
+        let own = Bound { ip: unmapped(wanted.ip()), only_v6 };
         let port = if wanted.port() == 0 { ports.free_port(kind)? } else { wanted.port() };
         let reuses = |core: &Self| {
             let options = &core.common.options;
@@ -237,15 +255,14 @@ impl InetCore {
         let own_reuse = reuses(self);
         let holders = ports.holders(kind, port);
         for (other, socket) in holders.iter() {
-            let overlaps = *other == ip || accepts_all(*other, ip) || accepts_all(ip, *other);
-            let Some(socket) = socket.upgrade().filter(|_| overlaps) else { continue };
+            let Some(socket) = socket.upgrade().filter(|_| other.overlaps(own)) else { continue };
             // Two sockets share a port when both allow it and neither stream listens on it.
             let shares = own_reuse && reuses(&socket) && (!self.is_stream() || !socket.takes_from(kind));
             if !shares {
                 return Err(Errno::ADDRINUSE);
             }
         }
-        holders.push((ip, Arc::downgrade(self)));
+        holders.push((own, Arc::downgrade(self)));
         let local = SocketAddr::new(wanted.ip(), port);
         state.local = Some(local);
         Ok(local)

@@ -13,11 +13,12 @@ use crate::files::pipe::Pipe;
 use crate::files::{Description, Kind, place};
 use crate::locks::{FileKey, Mode, Owner, Record, Waits};
 use crate::task::limits::resource;
+use crate::terminal;
 
 /// The calls of this family.
 pub(crate) const ENTRIES: &[Entry] = &[
     full(3, "close", close),
-    partial(16, "ioctl", ioctl, "file descriptors and sockets; there are no terminals and block devices"),
+    partial(16, "ioctl", ioctl, "file descriptors, sockets and pseudo terminals; there are no block devices"),
     full(22, "pipe", pipe),
     full(32, "dup", dup),
     full(33, "dup2", dup2),
@@ -489,6 +490,9 @@ fn ioctl(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
         }
         request::FS_IOC_GETFLAGS | request::FS_IOC_SETFLAGS => return Err(Errno::NOTTY.into()),
         other => {
+            if let Kind::Terminal(end) = file.object().kind() {
+                return terminal::ioctl(cx, &file, end, other, argument);
+            }
             if let Kind::Socket(socket) = file.object().kind() {
                 return crate::sockets::interface::ioctl(cx, socket, other, argument);
             }

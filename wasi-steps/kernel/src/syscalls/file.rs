@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use cooper_vfs::{AllocateMode, Caller, Credentials, Errno, OpenFlags, Opened, Walk};
+use cooper_vfs::{AllocateMode, Caller, Credentials, Errno, NodeRef, OpenFlags, Opened, Walk};
 
 use super::{Entry, SysError, SysResult, full, partial, stub};
 use crate::cx::{AT_FDCWD, Cx};
@@ -12,10 +12,14 @@ use crate::files::description::status;
 use crate::files::guest::{Buffer, GuestInput, GuestOutput};
 use crate::files::open::describe;
 use crate::files::regular::{MAX_OFFSET, RegularFile, seal};
+use crate::files::restrict::{self, Restrictions};
 use crate::files::transfer::{HostInput, HostOutput, Input, MAX_TRANSFER, with_bounce};
 use crate::files::{Description, Kind, Output, place};
 use crate::signal::{SignalInfo, send, signal};
+use crate::task::Process;
 use crate::task::limits::resource;
+use crate::terminal;
+use crate::wait::lock;
 
 /// The calls of this family.
 pub(crate) const ENTRIES: &[Entry] = &[
@@ -49,7 +53,7 @@ pub(crate) const ENTRIES: &[Entry] = &[
     full(326, "copy_file_range", copy_file_range),
     partial(327, "preadv2", preadv2, "RWF_NOWAIT is EOPNOTSUPP for files that can wait"),
     partial(328, "pwritev2", pwritev2, "RWF_ATOMIC is EOPNOTSUPP"),
-    partial(437, "openat2", openat2, "of the resolve flags, RESOLVE_NO_MAGICLINKS and RESOLVE_CACHED only"),
+    full(437, "openat2", openat2),
 ];
 
 /// Sends the calling thread a signal that its own call caused.
@@ -81,15 +85,8 @@ fn openat(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
 
 /// Flags that `openat2` knows.
 const KNOWN_OPEN_FLAGS: u64 = 0o37_777_703 | 0o100 | 0o200 | 0o400 | 0o1000;
-/// `RESOLVE_NO_MAGICLINKS`, which changes nothing for paths without magic links.
-const RESOLVE_NO_MAGICLINKS: u64 = 2;
-/// `RESOLVE_CACHED`: every look-up is in memory or nearly so; `EAGAIN` would make callers try again.
-const RESOLVE_CACHED: u64 = 0x20;
-/// All resolve flags that exist.
-const RESOLVE_ALL: u64 = 0x3f;
-
 /// `E2BIG` for a longer structure with something set beyond; `EINVAL` for unknown flags, a mode without
-/// `O_CREAT`, and the resolve flags that are not implemented.
+/// `O_CREAT`, and flags that contradict each other; then what the restrictions say.
 fn openat2(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
     let [directory, path, how, size, ..] = arguments;
     if size < 24 {
@@ -106,18 +103,38 @@ fn openat2(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
     let makes = flags
         & u64::from((OpenFlags::CREAT | OpenFlags::TMPFILE.difference(OpenFlags::DIRECTORY)).bits())
         != 0;
-    if flags & !KNOWN_OPEN_FLAGS != 0
-        || resolve & !RESOLVE_ALL != 0
-        || mode & !0o7777 != 0
-        || (mode != 0 && !makes)
-    {
+    if flags & !KNOWN_OPEN_FLAGS != 0 || mode & !0o7777 != 0 || (mode != 0 && !makes) {
         return Err(Errno::INVAL.into());
     }
-    if resolve & !(RESOLVE_NO_MAGICLINKS | RESOLVE_CACHED) != 0 {
-        // Callers fall back to openat when the kernel is older than the call.
-        return Err(Errno::NOSYS.into());
+    let restrictions = Restrictions::from_bits(resolve).ok_or(Errno::INVAL)?;
+    if restrictions.contains(Restrictions::BENEATH | Restrictions::IN_ROOT) {
+        return Err(Errno::INVAL.into());
     }
-    open_at(cx, directory, path, flags as u32, mode as u32)
+    if restrictions.difference(Restrictions::CACHED).is_empty() {
+        return open_at(cx, directory, path, flags as u32, mode as u32);
+    }
+    open_restricted(cx, (directory, path), flags as u32, mode as u32, restrictions)
+}
+
+fn open_restricted(
+    cx: &Cx<'_>,
+    (directory, path): (u64, u64),
+    flags: u32,
+    mode: u32,
+    restrictions: Restrictions,
+) -> SysResult {
+    let path = cx.path(path)?;
+    let confined = restrictions.intersects(Restrictions::BENEATH | Restrictions::IN_ROOT);
+    // A confined walk starts at its directory whatever the path begins with.
+    let base = place::base(cx, directory, if confined { b"" } else { &path })?;
+    let flags = OpenFlags::from_bits_retain(flags);
+    let found = restrict::walk(cx, &base, &path, flags, restrictions)?;
+    let mode = (mode & 0o7777 & !cx.fs().umask()) as u16;
+    // What was looked up is no link; one that somebody puts there meanwhile is not followed.
+    let last = flags | OpenFlags::NOFOLLOW;
+    let opened = cx.kernel.root_fs.open(&cx.walk(), &found.directory, &found.name, last, mode)?;
+    let description = describe(cx, opened, flags)?;
+    install(cx, description, flags.contains(OpenFlags::CLOEXEC))
 }
 
 fn open_at(cx: &Cx<'_>, directory: u64, path: u64, flags: u32, mode: u32) -> SysResult {
@@ -129,6 +146,11 @@ fn open_at(cx: &Cx<'_>, directory: u64, path: u64, flags: u32, mode: u32) -> Sys
     }
     let mode = (mode & 0o7777 & !cx.fs().umask()) as u16;
     let opened = cx.kernel.root_fs.open(&cx.walk(), &base, &path, flags, mode)?;
+    if let (true, false, Opened::File(handle)) =
+        (flags.contains(OpenFlags::TRUNC), opened.created, &opened.opened)
+    {
+        file_shrunk(cx, &handle.node(), 0);
+    }
     let description = describe(cx, opened, flags)?;
     install(cx, description, flags.contains(OpenFlags::CLOEXEC))
 }
@@ -138,6 +160,10 @@ pub(super) fn read_into(cx: &Cx<'_>, file: &Description, buffer: &Buffer, patien
     let object = file.object();
     let space = cx.memory();
     let count = match object.kind() {
+        Kind::Terminal(end) => {
+            terminal::check_background(cx, end, terminal::Access::Read)?;
+            until_done(cx, object, None, patience, || file.read(&mut GuestOutput::new(space, buffer, 0)))?
+        }
         Kind::Signals(signals) => until_done(cx, object, None, patience, || {
             signals.read_for(cx.task, &mut GuestOutput::new(space, buffer, 0))
         })?,
@@ -151,6 +177,9 @@ pub(super) fn write_from(cx: &Cx<'_>, file: &Description, buffer: &Buffer, patie
     let limit = file_size_limit(cx);
     let length = buffer.length();
     let mut total = 0;
+    if let Kind::Terminal(end) = file.object().kind() {
+        terminal::check_background(cx, end, terminal::Access::Write)?;
+    }
     loop {
         let result = until_done(cx, file.object(), None, patience, || {
             file.write(&mut GuestInput::new(cx.memory(), buffer, total), limit)
@@ -367,7 +396,17 @@ fn truncate(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
     let length = new_length(cx, length)?;
     let position = place::position(cx, AT_FDCWD as u64, path, 0, 0)?;
     position.truncate(&cx.walk(), length)?;
+    file_shrunk(cx, &position.node(), length);
     Ok(0)
+}
+
+/// Tells every process that may have the file mapped.
+fn file_shrunk(cx: &Cx<'_>, node: &NodeRef, size: u64) {
+    let processes: Vec<Arc<Process>> =
+        lock(&cx.kernel.table).processes.values().map(|node| node.process.clone()).collect();
+    for space in processes.iter().filter_map(|process| process.any_thread()?.space()) {
+        space.file_shrunk(node, size);
+    }
 }
 
 fn new_length(cx: &Cx<'_>, length: u64) -> Result<u64, SysError> {
@@ -395,7 +434,12 @@ fn ftruncate(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
     let [number, length, ..] = arguments;
     let file = cx.file(number)?;
     let length = new_length(cx, length)?;
-    writable_regular(&file)?.truncate(length)?;
+    let regular = writable_regular(&file)?;
+    let before = regular.handle().size();
+    regular.truncate(length)?;
+    if length < before {
+        file_shrunk(cx, &regular.handle().node(), length);
+    }
     Ok(0)
 }
 

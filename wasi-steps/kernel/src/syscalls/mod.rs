@@ -18,10 +18,12 @@ mod process;
 mod signal;
 mod socket;
 mod system;
+mod sysv;
 mod time;
 mod unimplemented;
 mod xattr;
 
+pub(crate) use descriptor::release_locks;
 pub(crate) use system::{RELEASE, VERSION};
 
 use std::sync::LazyLock;
@@ -134,6 +136,7 @@ const FAMILIES: &[&[Entry]] = &[
     signal::ENTRIES,
     socket::ENTRIES,
     system::ENTRIES,
+    sysv::ENTRIES,
     time::ENTRIES,
     unimplemented::ENTRIES,
     xattr::ENTRIES,

@@ -38,11 +38,11 @@ pub(crate) const ENTRIES: &[Entry] = &[
     full(228, "clock_gettime", clock_gettime),
     full(229, "clock_getres", clock_getres),
     full(230, "clock_nanosleep", clock_nanosleep),
-    super::refused(449, "futex_waitv", no_waitv, "ENOSYS, counted"),
+    full(449, "futex_waitv", futex_waitv),
 ];
 
 /// Longest relative timeout that is counted; anything longer is for ever.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+pub(super) const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 fn duration(seconds: i64, nanoseconds: i64) -> Result<Duration, Errno> {
     let seconds = u64::try_from(seconds).map_err(|_| Errno::INVAL)?;
@@ -300,9 +300,35 @@ fn timer_delete(cx: &mut Cx<'_>, [id, ..]: [u64; 6]) -> SysResult {
     Ok(0)
 }
 
-fn no_waitv(cx: &mut Cx<'_>, _: [u64; 6]) -> SysResult {
-    cx.kernel.count_unimplemented("futex_waitv");
-    Err(Errno::NOSYS.into())
+/// `EINVAL` for no futex or too many, unknown flags and other sizes than 32 bits.
+fn futex_waitv(cx: &mut Cx<'_>, [waiters, count, flags, timeout, clock_id, _]: [u64; 6]) -> SysResult {
+    /// `FUTEX_WAITV_MAX`.
+    const MOST: usize = 128;
+    /// `FUTEX2_SIZE_U32`.
+    const WORDS: u64 = 2;
+    /// `FUTEX2_PRIVATE`.
+    const PRIVATE: u64 = 128;
+    let count = usize::try_from(count as u32).ok().filter(|count| (1..=MOST).contains(count));
+    let count = count.filter(|_| flags as u32 == 0 && waiters != 0).ok_or(Errno::INVAL)?;
+    let deadline = match (timeout, clock_id as u32) {
+        (0, _) => None,
+        (_, 0 | 1) => wait_deadline(cx, timeout, true, clock_id as u32 == 0)?,
+        _ => return Err(Errno::INVAL.into()),
+    };
+    let mut wanted = Vec::with_capacity(count);
+    for index in 0..count as u64 {
+        let [expected, address, flags]: [u64; 3] = cx.memory().load(waiters.wrapping_add(24 * index))?;
+        if flags & !PRIVATE != WORDS {
+            return Err(Errno::INVAL.into());
+        }
+        let (private, expected) = (flags & PRIVATE != 0, expected as u32);
+        wanted.push(WaitFor { address, private, expected, bits: futex::ANY, deadline });
+    }
+    match cx.kernel.futexes.wait_any(cx.task, cx.memory(), &wanted, deadline)? {
+        Ok(index) => Ok(index as u64),
+        Err(WaitEnd::TimedOut) => Err(Errno::TIMEDOUT.into()),
+        Err(_) => Err(SysError::Restart),
+    }
 }
 
 fn sys_futex(cx: &mut Cx<'_>, [address, operation, value, timeout, second, third]: [u64; 6]) -> SysResult {

@@ -11,13 +11,6 @@ const OBSOLETE: &str = "ENOSYS: removed from Linux or never there";
 
 /// The calls of this family.
 pub(crate) const ENTRIES: &[Entry] = &[
-    refused(64, "semget", no_call, ABSENT),
-    refused(65, "semop", no_call, ABSENT),
-    refused(66, "semctl", no_call, ABSENT),
-    refused(68, "msgget", no_call, ABSENT),
-    refused(69, "msgsnd", no_call, ABSENT),
-    refused(70, "msgrcv", no_call, ABSENT),
-    refused(71, "msgctl", no_call, ABSENT),
     refused(101, "ptrace", not_permitted, NO_RIGHT),
     refused(103, "syslog", not_permitted, NO_RIGHT),
     refused(134, "uselib", no_call, OBSOLETE),
@@ -61,7 +54,6 @@ pub(crate) const ENTRIES: &[Entry] = &[
     refused(212, "lookup_dcookie", no_call, OBSOLETE),
     refused(214, "epoll_ctl_old", no_call, OBSOLETE),
     refused(215, "epoll_wait_old", no_call, OBSOLETE),
-    refused(220, "semtimedop", no_call, ABSENT),
     refused(227, "clock_settime", not_permitted, NO_RIGHT),
     refused(236, "vserver", no_call, OBSOLETE),
     refused(237, "mbind", no_call, ABSENT),

@@ -7,7 +7,7 @@ use super::{Task, exit};
 use crate::cx::Cx;
 use crate::exec::LoadedProgram;
 use crate::signal::AlternateStack;
-use crate::syscalls::{SysError, SysResult};
+use crate::syscalls::{SysError, SysResult, release_locks};
 use crate::wait::lock;
 
 /// Ends all other threads and makes the caller the only one, with the id of the process.
@@ -57,7 +57,9 @@ pub(crate) fn commit(cx: &mut Cx<'_>, program: LoadedProgram) -> SysResult {
     } else {
         files
     };
-    drop(files.take_close_on_exec());
+    for file in files.take_close_on_exec() {
+        release_locks(task.kernel(), files.id(), &file);
+    }
     let actions = lock(&process.actions()).copy();
     lock(&actions).reset_handlers();
     process.set_actions(actions);

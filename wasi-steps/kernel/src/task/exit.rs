@@ -112,11 +112,22 @@ pub(crate) fn leave(task: &Arc<Task>, space: Arc<AddressSpace>, own: ExitStatus)
 fn end_process(kernel: &Arc<Kernel>, process: &Arc<Process>, status: ExitStatus) {
     crate::time::end_timers(&kernel.timers, process);
     let pid = process.pid();
+    let sets: Vec<_> = lock(&kernel.semaphores).iter().map(|(_, set)| set.clone()).collect();
+    sets.iter().for_each(|set| set.process_ended(pid));
     let mut table = lock(&kernel.table);
     if pid == 1 {
         table.ending = true;
         let others = table.processes.values().filter(|node| node.process.pid() != 1);
         others.for_each(|node| node.process.begin_exit(ExitStatus::Signal(signal::KILL as u8)));
+    }
+    // Who leads a session takes its terminal away from everybody in it.
+    let leads = table.process(pid).is_some_and(|node| node.session == pid);
+    if let Some(group) = leads.then(|| kernel.registry.terminals.leave(pid)).flatten() {
+        let members: Vec<Arc<Process>> = table.group(group).map(|node| node.process.clone()).collect();
+        for member in members.iter().filter(|member| member.pid() != pid) {
+            send::to_process_locked(&mut table, member, SignalInfo::kernel(signal::HUP));
+            send::to_process_locked(&mut table, member, SignalInfo::kernel(signal::CONT));
+        }
     }
     orphan_children(&mut table, pid);
     if let Some(node) = table.processes.get_mut(&pid) {

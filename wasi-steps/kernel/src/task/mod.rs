@@ -18,7 +18,7 @@ pub(crate) mod run;
 pub(crate) mod table;
 pub(crate) mod wait4;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ use crate::files::table::DescriptorTable;
 use crate::kernel::Kernel;
 use crate::memory::AddressSpace;
 use crate::signal::{AlternateStack, PendingSignals, SignalSet};
+use crate::stop::StopFlag;
 use crate::wait::{Interrupts, Sleeper, WaitEnd, WaitQueue, lock};
 
 pub use credentials::Credentials;
@@ -105,8 +106,8 @@ pub(crate) struct Task {
     tid: AtomicU32,
     kernel: Arc<Kernel>,
     process: Arc<Process>,
-    /// Not zero when the thread has something to look at before it runs guest code again.
-    pub(crate) stop: AtomicU8,
+    /// Raised when the thread has something to look at before it runs guest code again.
+    pub(crate) stop: StopFlag,
     /// Set once: the thread has to end.
     killed: AtomicBool,
     sleeper: Arc<Sleeper>,
@@ -162,7 +163,7 @@ impl Task {
             tid: AtomicU32::new(parts.tid),
             kernel,
             process: parts.process,
-            stop: AtomicU8::new(0),
+            stop: StopFlag::default(),
             killed: AtomicBool::new(false),
             sleeper: Sleeper::new(),
             mask: AtomicU64::new(parts.mask.0),
@@ -269,7 +270,7 @@ impl Task {
     /// Blocks exactly `mask`; what it frees is looked at before guest code runs again.
     pub(crate) fn set_mask(&self, mask: SignalSet) {
         self.mask.store(mask.as_mask().0, Ordering::SeqCst);
-        self.stop.store(1, Ordering::SeqCst);
+        self.stop.raise();
     }
 
     /// Blocks `mask` for this call only: it ends with the call, or is what a handler interrupts.
@@ -304,7 +305,7 @@ impl Task {
 
     /// Makes the thread look at what is new for it, whether it runs guest code or waits.
     pub(crate) fn notify(&self) {
-        self.stop.store(1, Ordering::SeqCst);
+        self.stop.raise();
         self.sleeper.wake();
     }
 
@@ -377,7 +378,7 @@ impl Interrupts for Task {
         }
         // Whoever makes something pending sets the stop byte next and wakes last, so a look that comes too early is
         // followed by another.
-        if self.stop.load(Ordering::SeqCst) == 0 {
+        if !self.stop.is_raised() {
             return None;
         }
         self.has_deliverable_signal().then_some(WaitEnd::Interrupted)

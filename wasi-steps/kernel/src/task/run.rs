@@ -11,24 +11,28 @@ use cooper_x86::state::{CpuState, register};
 use super::process::ExitStatus;
 use super::{Task, exit};
 use crate::cx::Cx;
-use crate::kernel::Executor;
+use crate::kernel::{Executor, Flow, HOST_STACK, Supervisor};
 use crate::memory::{AddressSpace, FaultCause};
 use crate::signal::deliver::{Interrupted, Next, attend};
 use crate::signal::pending::code;
 use crate::signal::{Detail, SignalInfo, send, signal};
+use crate::stop::StopFlag;
 use crate::syscalls::{self, SysError};
 use crate::wait::lock;
 
-/// Stack of a host thread that runs a guest thread. Neither interpreter nor handlers recurse with the guest.
-const HOST_STACK: usize = 1 << 20;
 /// How often in a row one address may fault although its area allows the access.
 const MAX_RETRIES: u32 = 8;
 
 struct Thread {
-    task: Arc<Task>,
     cpu: CpuState,
-    space: Arc<AddressSpace>,
     executor: Box<dyn Executor>,
+    service: Service,
+}
+
+/// What serves the guest code of one thread.
+struct Service {
+    task: Arc<Task>,
+    space: Arc<AddressSpace>,
     instructions: u64,
     last_fault: (u64, u32),
 }
@@ -37,7 +41,8 @@ struct Thread {
 pub(crate) fn start(task: Arc<Task>, cpu: CpuState, space: Arc<AddressSpace>) -> Result<(), Errno> {
     let executor = task.kernel().executors.executor();
     space.join(&task);
-    let thread = Thread { task, cpu, space, executor, instructions: 0, last_fault: (0, 0) };
+    let service = Service { task, space, instructions: 0, last_fault: (0, 0) };
+    let thread = Thread { cpu, executor, service };
     let builder = std::thread::Builder::new().name("guest".to_owned()).stack_size(HOST_STACK);
     builder.spawn(move || thread.run()).map(|_| ()).map_err(|_| Errno::AGAIN)
 }
@@ -45,46 +50,65 @@ pub(crate) fn start(task: Arc<Task>, cpu: CpuState, space: Arc<AddressSpace>) ->
 impl Thread {
     fn run(mut self) {
         // A panic is our bug; the guest thread ends with it instead of staying in the tables for ever.
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run_until_end()));
+        let run = || self.executor.run(&mut self.cpu, &mut self.service);
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        let Service { task, .. } = &self.service;
         if caught.is_err() {
-            self.task.kernel().hint("internal error: a kernel thread panicked".to_owned());
-            self.task.process().begin_exit(ExitStatus::Signal(signal::KILL as u8));
+            task.kernel().hint("internal error: a kernel thread panicked".to_owned());
+            task.process().begin_exit(ExitStatus::Signal(signal::KILL as u8));
         }
-        self.account();
-        let status = self.task.own_exit_status();
-        exit::leave(&self.task, self.space, status);
+        self.service.account(self.executor.instructions());
+        let Service { task, space, .. } = self.service;
+        // What the executor keeps of the memory goes first.
+        drop(self.executor);
+        let status = task.own_exit_status();
+        exit::leave(&task, space, status);
+    }
+}
+
+impl Supervisor for Service {
+    fn space(&self) -> &Arc<AddressSpace> {
+        &self.space
     }
 
-    fn run_until_end(&mut self) {
-        loop {
-            let interrupted = match self.executor.run(&mut self.cpu, &self.space, &self.task.stop) {
-                Exit::Syscall => self.system_call(),
-                Exit::Stopped => None,
-                other => {
-                    self.trap(other);
-                    None
-                }
-            };
-            if self.task.stop.load(Ordering::SeqCst) == 0 && interrupted.is_none() {
-                continue;
-            }
-            self.account();
-            if attend(&self.task, &mut self.cpu, &self.space, interrupted) == Next::End {
-                return;
-            }
-        }
+    fn stop(&self) -> &StopFlag {
+        &self.task.stop
     }
 
+    fn is_brief(&self) -> bool {
+        lock(&self.task.vfork_done).is_some()
+    }
+
+    fn serve(&mut self, cpu: &mut CpuState, exit: Exit, instructions: u64) -> Flow {
+        let interrupted = match exit {
+            Exit::Syscall => self.system_call(cpu),
+            Exit::Stopped => None,
+            other => {
+                self.trap(cpu, other);
+                None
+            }
+        };
+        if !self.task.stop.is_raised() && interrupted.is_none() {
+            return Flow::Run;
+        }
+        self.account(instructions);
+        match attend(&self.task, cpu, &self.space, interrupted) {
+            Next::Run => Flow::Run,
+            Next::End => Flow::End,
+        }
+    }
+}
+
+impl Service {
     /// Notes processor time and instructions.
-    fn account(&mut self) {
+    fn account(&mut self, now: u64) {
         self.task.note_cpu_time();
-        let now = self.executor.instructions();
         let new = now.saturating_sub(std::mem::replace(&mut self.instructions, now));
         self.task.kernel().instructions.fetch_add(new, Ordering::Relaxed);
     }
 
-    fn system_call(&mut self) -> Option<Interrupted> {
-        let gpr = &self.cpu.gpr;
+    fn system_call(&mut self, cpu: &mut CpuState) -> Option<Interrupted> {
+        let gpr = &cpu.gpr;
         let number = gpr[register::RAX];
         let arguments = [
             gpr[register::RDI],
@@ -97,7 +121,7 @@ impl Thread {
         let entry = syscalls::entry(number);
         let result = match entry {
             Some(entry) => {
-                let mut cx = Cx::new(&self.task, &mut self.cpu, &mut self.space, number);
+                let mut cx = Cx::new(&self.task, cpu, &mut self.space, number);
                 (entry.handler)(&mut cx, arguments)
             }
             None => {
@@ -112,10 +136,15 @@ impl Thread {
             result = format_args!("{result:x?}"),
             "syscall"
         );
-        self.finish(number, result)
+        self.finish(cpu, number, result)
     }
 
-    fn finish(&mut self, number: u64, result: Result<u64, SysError>) -> Option<Interrupted> {
+    fn finish(
+        &mut self,
+        cpu: &mut CpuState,
+        number: u64,
+        result: Result<u64, SysError>,
+    ) -> Option<Interrupted> {
         let value = match result {
             Ok(value) => value,
             Err(SysError::Errno(errno)) => -i64::from(errno.raw_os_error()) as u64,
@@ -130,13 +159,13 @@ impl Thread {
         };
         self.task.forget_deadline();
         self.task.restore_mask();
-        self.cpu.gpr[register::RAX] = value;
+        cpu.gpr[register::RAX] = value;
         None
     }
 
     /// Turns a fault of guest code into a signal.
-    fn trap(&mut self, exit: Exit) {
-        let rip = self.cpu.rip;
+    fn trap(&mut self, cpu: &CpuState, exit: Exit) {
+        let rip = cpu.rip;
         let info = |number: u32, code: i32, address: u64, trap: u32, error: u64| SignalInfo {
             number,
             errno: 0,
@@ -144,7 +173,7 @@ impl Thread {
             detail: Detail::Fault { address, trap, error },
         };
         let info = match exit {
-            Exit::Syscall | Exit::Stopped => return,
+            Exit::Syscall | Exit::Stopped | Exit::Enter(_) | Exit::Returned => return,
             // An address that is not canonical is a general protection fault, as on the processor.
             Exit::Fault(fault) if !is_canonical(fault.address) => protection(),
             Exit::Fault(fault) => match self.fault(fault) {
@@ -152,7 +181,7 @@ impl Thread {
                 None => return,
             },
             Exit::Illegal => {
-                self.task.kernel().hint(self.illegal_hint());
+                self.task.kernel().hint(self.illegal_hint(rip));
                 info(signal::ILL, code::ILLEGAL_OPERAND, rip, 6, 0)
             }
             Exit::DivideError => info(signal::FPE, code::INTEGER_DIVIDE, rip, 0, 0),
@@ -165,9 +194,9 @@ impl Thread {
         send::force(&self.task, info);
     }
 
-    fn illegal_hint(&self) -> String {
+    fn illegal_hint(&self, rip: u64) -> String {
         let mut bytes = [0; 15];
-        let count = self.space.read_some(self.cpu.rip, &mut bytes).unwrap_or(0);
+        let count = self.space.read_some(rip, &mut bytes).unwrap_or(0);
         let name = self.task.name();
         let name = String::from_utf8_lossy(&name);
         format!("`{name}` ran an instruction that is undefined or not supported: {:02x?}", &bytes[..count])

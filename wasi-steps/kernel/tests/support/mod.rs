@@ -7,13 +7,11 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex};
 
-use cooper_kernel::memory::AddressSpace;
 use cooper_kernel::{
-    Credentials, Executor, ExecutorFactory, ExitStatus, Identity, InitCommand, Kernel, KernelConfig,
-    KernelLimits, NetworkPolicy, Report, StepIo,
+    Credentials, Executor, ExecutorFactory, ExitStatus, Flow, Identity, InitCommand, Kernel, KernelConfig,
+    KernelLimits, NetworkPolicy, Report, StepIo, Supervisor,
 };
 use cooper_vfs::{
     Backing, Content, ContentId, ContentStore, ContentTreeId, Directory, Entry, ExactId, HostClock,
@@ -21,7 +19,7 @@ use cooper_vfs::{
     Timestamp, TreeBuilder,
 };
 use cooper_x86::code::SharedCode;
-use cooper_x86::interpreter::{Exit, Interpreter};
+use cooper_x86::interpreter::Interpreter;
 use cooper_x86::state::CpuState;
 
 /// A store whose larger contents lie in a host file on page boundaries, as packs do.
@@ -90,8 +88,14 @@ const LONGEST_RUN: std::time::Duration = std::time::Duration::from_secs(120);
 struct InterpreterExecutor(Interpreter);
 
 impl Executor for InterpreterExecutor {
-    fn run(&mut self, cpu: &mut CpuState, space: &AddressSpace, stop: &AtomicU8) -> Exit {
-        self.0.run(cpu, space.guest_memory(), space, stop)
+    fn run(&mut self, cpu: &mut CpuState, supervisor: &mut dyn Supervisor) {
+        loop {
+            let space = supervisor.space().clone();
+            let exit = self.0.run(cpu, space.guest_memory(), &*space, supervisor.stop().byte());
+            if supervisor.serve(cpu, exit, self.0.instructions()) == Flow::End {
+                return;
+            }
+        }
     }
 
     fn instructions(&self) -> u64 {
@@ -247,6 +251,7 @@ impl World {
             network: NetworkPolicy::None,
         });
         kernel.mount_system().expect("proc and sys");
+        kernel.mount_terminals().expect("there is a directory for terminals");
         (kernel, stdout, stderr)
     }
 

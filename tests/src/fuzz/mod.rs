@@ -2,10 +2,13 @@
 //!
 //! A target is a function over bytes that must not panic, must not hang and must keep what it states. The suite `fuzz`
 //! runs every seed of `tests/data/fuzz/TARGET` and a few mutations of each, the same in every run;
-//! `COOPER_FUZZ_ROUNDS=N` makes it N mutations per seed, to be left running by hand. An input that broke something is
-//! stored as a further seed.
+//! `COOPER_FUZZ_ROUNDS=N` makes it N mutations per seed. `tests/fuzz/run TARGET` lets libFuzzer look for inputs that reach
+//! new code, by hand. An input that broke something is stored as a further seed. The targets are in [`targets`].
+
+pub mod targets;
 
 use std::fs;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -53,7 +56,8 @@ pub fn seeds(target: &str) -> Result<Vec<(String, Vec<u8>)>> {
 }
 
 /// Runs a target over its seeds and their mutations. The input is written to standard error before a panic goes on.
-pub fn run(target: &str, one: impl Fn(&[u8]) + std::panic::RefUnwindSafe) -> Result<()> {
+pub fn run(target: &targets::Target) -> Result<()> {
+    let (target, one) = (target.name, (target.make)()?);
     let rounds =
         std::env::var("COOPER_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
     let seeds = seeds(target)?;
@@ -70,13 +74,9 @@ pub fn run(target: &str, one: impl Fn(&[u8]) + std::panic::RefUnwindSafe) -> Res
     Ok(())
 }
 
-fn try_one(
-    target: &str,
-    name: &str,
-    input: &[u8],
-    one: &(impl Fn(&[u8]) + std::panic::RefUnwindSafe),
-) -> Result<()> {
-    std::panic::catch_unwind(|| one(input)).map_err(|_| {
+fn try_one(target: &str, name: &str, input: &[u8], one: &targets::Check) -> Result<()> {
+    // Nothing is used again after a panic: the run ends with it.
+    std::panic::catch_unwind(AssertUnwindSafe(|| one(input))).map_err(|_| {
         const SHOWN: usize = 2000;
         let shown = &input[..input.len().min(SHOWN)];
         anyhow::anyhow!("{target}: {name}, {} bytes: {}", input.len(), shown.escape_ascii())
