@@ -1,7 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "reads the Dockerfile; architecture section 8, invariant 1")]
 //! A build from request to image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,14 +10,17 @@ use cooper_dockerfile::dockerignore::PatternList;
 use cooper_dockerfile::{Diagnostic, Dockerfile, Severity, Style};
 use cooper_image::compression::Compression;
 use cooper_image::image::ImageRecord;
+use cooper_image::layer::LayerOptions;
 use cooper_image::platform::Platform;
 use cooper_image::store::Store;
 use cooper_vfs::tree::Tree;
 
+use crate::cache::{CacheMode, CacheRecord, ImportedCaches};
 use crate::check;
 use crate::context::{self, ContextQuery, IGNORE_BYTES, Wanted, read_small};
 use crate::error::{Error, Fault, Result, SourceFile};
-use crate::image::{ImageOptions, assemble};
+use crate::graph::{Operation, VertexId};
+use crate::image::{self, ImageOptions, assemble};
 use crate::lower::{Lowered, lower};
 use crate::report::{Event, Reporter};
 use crate::request::{BuildRequest, ContextSource, DOCKERFILE_BYTES, DockerfileSource};
@@ -38,6 +41,8 @@ pub struct Builder<'a> {
     pub reporter: &'a dyn Reporter,
     /// Ends the build.
     pub cancel: &'a CancelToken,
+    /// Results of other builds.
+    pub caches: &'a ImportedCaches,
 }
 
 /// A build whose vertices are solved; images are made of it on demand.
@@ -160,6 +165,7 @@ impl<'a> Builder<'a> {
             limits: &request.limits,
             shared_memory_bytes: request.shared_memory_bytes,
             jobs: NonZeroUsize::new(request.jobs).unwrap_or(NonZeroUsize::MIN),
+            caches: self.caches,
         };
         let solution = solver.solve(&lowered.graph, &targets, self.cancel)?;
         Ok(Built { builder: self, lowered, solution, request })
@@ -206,9 +212,43 @@ impl Built<'_> {
     ) -> Result<ImageRecord> {
         let mut all = self.request.annotations.clone();
         all.extend(annotations.clone());
-        let options =
-            ImageOptions { compression, source_date_epoch: self.request.source_date_epoch, annotations: all };
+        let options = ImageOptions {
+            compression,
+            source_date_epoch: self.request.source_date_epoch,
+            annotations: all,
+            inline_cache: self.request.inline_cache,
+        };
         let Builder { store, images, reporter, cancel, .. } = self.builder;
         assemble(store, images, &self.lowered.image, &self.solution, &options, reporter, cancel)
+    }
+
+    /// The results as records for a cache, with the layers that they made on their bases.
+    pub fn cache_records(&self, mode: CacheMode, compression: Compression) -> Result<Vec<CacheRecord>> {
+        let Builder { store, images, cancel, .. } = self.builder;
+        let options = LayerOptions { compression, clamp: self.request.source_date_epoch };
+        let layers = self.lowered.image.history.iter().filter_map(|entry| entry.layer);
+        let of_the_image: BTreeSet<VertexId> = layers.flat_map(|layer| [layer.after, layer.result]).collect();
+        let mut records = Vec::new();
+        for (id, output) in self.solution.outputs() {
+            if output.keys.is_empty() || (mode == CacheMode::Min && !of_the_image.contains(&id)) {
+                continue;
+            }
+            if cancel.is_cancelled() {
+                return Err(Error::cancelled());
+            }
+            // The layer of a merge is the one that was merged in.
+            let vertex = self.lowered.graph.vertex(id);
+            let (owner, made) = match (&vertex.operation, vertex.inputs.as_slice()) {
+                (Operation::Merge, [_, upper]) => {
+                    (self.lowered.graph.vertex(*upper), self.solution.output(*upper)?)
+                }
+                _ => (vertex, output),
+            };
+            let Some(base) = owner.inputs.first() else { continue };
+            let before = self.solution.output(*base)?;
+            let layer = image::layer(store, images, before, made, &options, cancel)?;
+            records.extend(image::record(output, &layer, &options));
+        }
+        Ok(records)
     }
 }

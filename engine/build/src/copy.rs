@@ -98,15 +98,7 @@ impl CopyOperation {
         store: &dyn ContentStore,
         inputs: &dyn Fn(usize) -> Result<Tree>,
     ) -> Result<()> {
-        key.bytes("destination", self.destination.as_bytes());
-        key.option("owner", self.owner.as_deref().map(str::as_bytes));
-        match &self.mode {
-            Some(mode) => mode.add_to_key(key),
-            None => {
-                key.option("mode", None);
-            }
-        }
-        key.list("sources", self.sources.len());
+        self.add_flags_to_key(key);
         for source in &self.sources {
             match source {
                 Source::Inline { name, contents } => {
@@ -124,6 +116,40 @@ impl CopyOperation {
             }
         }
         Ok(())
+    }
+
+    /// Adds what is written to `key`. With the identities of the inputs, instead of what is selected in them, that is
+    /// a key that needs no look at them.
+    pub fn add_definition_to_key(&self, key: &mut KeyBuilder) {
+        self.add_flags_to_key(key);
+        for source in &self.sources {
+            match source {
+                Source::Inline { name, contents } => {
+                    key.bytes("inline", name.as_bytes());
+                    key.content("contents", &ContentId::of(contents));
+                }
+                Source::Path { input, path, unpack } => {
+                    key.number("input", *input as u64).bytes("path", path.as_bytes());
+                    key.number("unpack", u64::from(*unpack));
+                }
+                Source::Remote { input, unpack } => {
+                    key.number("download", *input as u64).number("unpack", u64::from(*unpack));
+                }
+            }
+        }
+        key.number("parents", u64::from(self.parents)).strings("excludes", &self.excludes);
+    }
+
+    fn add_flags_to_key(&self, key: &mut KeyBuilder) {
+        key.bytes("destination", self.destination.as_bytes());
+        key.option("owner", self.owner.as_deref().map(str::as_bytes));
+        match &self.mode {
+            Some(mode) => mode.add_to_key(key),
+            None => {
+                key.option("mode", None);
+            }
+        }
+        key.list("sources", self.sources.len());
     }
 
     /// What a source means: excluded names are gone, kept parents are there.

@@ -14,13 +14,14 @@ use std::sync::Arc;
 use cooper_image::compression::Compression;
 use cooper_image::config::{History, ImageConfig};
 use cooper_image::digest::Digest;
-use cooper_image::image::{Composition, ImageRecord, NewLayer};
+use cooper_image::image::{Composition, ImageRecord, LayerRecord, NewLayer};
 use cooper_image::layer::LayerOptions;
 use cooper_image::manifest::Descriptor;
 use cooper_image::store::{Keep, Store};
 use cooper_vfs::Timestamp;
 use cooper_vfs::tree::Tree;
 
+use crate::cache::{self, CacheRecord};
 use crate::copy::store_failed;
 use crate::error::{Error, Result};
 use crate::history::COMMENT;
@@ -46,6 +47,8 @@ pub struct ImageOptions {
     pub source_date_epoch: Option<i64>,
     /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
+    /// Whether the config carries the results, for builds that use the image as a cache.
+    pub inline_cache: bool,
 }
 
 /// Puts an image together in the store.
@@ -82,7 +85,7 @@ fn make(
     };
     let base_time = config.created.as_deref().and_then(parse_rfc3339);
     let mut time = base_time.unwrap_or_default();
-    let mut layers = Vec::new();
+    let (mut layers, mut records) = (Vec::new(), Vec::new());
     let total = plan.history.iter().filter(|entry| entry.layer.is_some()).count() as u64;
     for entry in &plan.history {
         if cancel.is_cancelled() {
@@ -92,7 +95,13 @@ fn make(
             let (before, after) = (solution.output(before)?, solution.output(after)?);
             time = time.max(after.time);
             let made = layer(store, images, before, after, &layer_options, cancel)?;
-            let tree = Some(solution.output(result)?.tree(images, cancel)?);
+            let result = solution.output(result)?;
+            records.extend(record(after, &made, &layer_options));
+            if !Arc::ptr_eq(after, result) {
+                records.extend(record(result, &made, &layer_options));
+            }
+            // A file system that nobody has made need not be made for the sake of its chain ID.
+            let tree = result.ready_tree().cloned();
             layers.push(NewLayer { tree, ..made });
             let current = layers.len() as u64;
             reporter.event(Event::PhaseProgress { name: PHASE, what: "layers", current, total: Some(total) });
@@ -111,12 +120,32 @@ fn make(
     }
     config.author.clone_from(&plan.author);
     config.config = plan.runtime.clone();
+    // That of the base speaks of other layers.
+    config.other.remove(cache::CONFIG_KEY);
+    if options.inline_cache {
+        let lower = base.iter().flat_map(|base| &base.layers).map(|layer| layer.descriptor.digest);
+        let digests: Vec<Digest> = lower.chain(layers.iter().map(|layer| layer.descriptor.digest)).collect();
+        cache::put_inline(&mut config, &records, &digests);
+    }
     let annotations = options.annotations.clone();
     Ok(store.compose(Composition { base, layers: &layers, config, annotations })?)
 }
 
+/// What a cache keeps of a result; none for what nobody could find.
+pub(crate) fn record(after: &Output, layer: &NewLayer, options: &LayerOptions) -> Option<CacheRecord> {
+    let tree = after.known_tree().filter(|_| !after.keys.is_empty())?;
+    let NewLayer { descriptor, diff_id, .. } = layer;
+    Some(CacheRecord {
+        keys: after.keys.clone(),
+        tree: tree.clone(),
+        time: after.time,
+        layer: LayerRecord { descriptor: descriptor.clone(), diff_id: *diff_id },
+        clamp: options.clamp,
+    })
+}
+
 /// The layer between two file systems: the one that was written before, or a new one.
-fn layer(
+pub(crate) fn layer(
     store: &Store,
     images: &dyn ImageProvider,
     before: &Arc<Output>,
@@ -124,6 +153,9 @@ fn layer(
     options: &LayerOptions,
     cancel: &CancelToken,
 ) -> Result<NewLayer> {
+    if let Some(layer) = after.cached_layer(before, options) {
+        return Ok(layer);
+    }
     let upper = after.tree(images, cancel)?;
     let key = layer_key(before, &upper, options);
     if let Some(bytes) = store.record(LAYER, &key.0)?

@@ -13,6 +13,7 @@
 
 pub mod archive;
 pub mod build;
+pub mod cache;
 pub mod cache_mounts;
 pub mod check;
 pub mod context;

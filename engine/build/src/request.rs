@@ -48,6 +48,8 @@ pub struct BuildRequest {
     pub extra_hosts: Vec<(String, IpAddr)>,
     /// What of the cache may be used.
     pub cache: CacheUse,
+    /// Whether the image carries its results, for builds that use it as a cache.
+    pub inline_cache: bool,
     /// Ask the registry even where a local image has the name.
     pub pull: bool,
     /// Bounds of every step.

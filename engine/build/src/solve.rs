@@ -15,11 +15,14 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use cooper_dockerfile::Span;
+use cooper_image::image::NewLayer;
+use cooper_image::layer::LayerOptions;
 use cooper_image::platform::Platform;
 use cooper_image::store::{Keep, Store};
 use cooper_vfs::tree::Tree;
 use cooper_vfs::{Clock, Timestamp};
 
+use crate::cache::{CacheRecord, Found, ImportedCaches};
 use crate::cache_mounts::TakenCaches;
 use crate::context;
 use crate::copy::{self, accounts, store_failed};
@@ -66,6 +69,8 @@ pub struct Solver<'a> {
     pub shared_memory_bytes: Option<u64>,
     /// Vertices at once.
     pub jobs: NonZeroUsize,
+    /// Results of other builds, besides those of the store.
+    pub caches: &'a ImportedCaches,
 }
 
 /// The result of a vertex.
@@ -75,12 +80,16 @@ pub struct Output {
     identity: Key,
     /// The time of the result: that of its newest input.
     pub time: Timestamp,
+    /// The keys that it is found by; none for sources.
+    pub keys: Vec<Key>,
 }
 
 #[derive(Debug)]
 enum OutputTree {
     Ready(Tree),
     Image(Arc<ImageSource>),
+    /// Of a cache, on this base.
+    Found(Arc<Output>, Box<Found>),
 }
 
 /// The results of a graph.
@@ -94,10 +103,17 @@ impl Solution {
     }
 }
 
+impl Solution {
+    /// All results, inputs first.
+    pub fn outputs(&self) -> impl Iterator<Item = (VertexId, &Arc<Output>)> {
+        self.0.iter().map(|(id, output)| (*id, output))
+    }
+}
+
 impl Output {
     fn ready(tree: Tree, time: Timestamp) -> Self {
         let identity = KeyBuilder::new("tree").tree("id", &tree.id()).finish();
-        Self { tree: OutputTree::Ready(tree), identity, time }
+        Self { tree: OutputTree::Ready(tree), identity, time, keys: Vec::new() }
     }
 
     /// What stands for the file system in keys.
@@ -110,6 +126,43 @@ impl Output {
         match &self.tree {
             OutputTree::Ready(tree) => Ok(tree.clone()),
             OutputTree::Image(source) => source.tree(images, &|_, _, _| {}, cancel),
+            OutputTree::Found(base, found) => found.tree(|layer| {
+                let lower = base.tree(images, cancel)?;
+                images.upper(&lower, layer, cancel)
+            }),
+        }
+    }
+
+    fn found(record: CacheRecord, base: &Arc<Self>) -> Self {
+        let identity = KeyBuilder::new("tree").tree("id", &record.tree.id()).finish();
+        let (time, keys) = (record.time, record.keys.clone());
+        Self { tree: OutputTree::Found(Arc::clone(base), Box::new(Found::new(record))), identity, time, keys }
+    }
+
+    /// The layer that a cache has for this result on a base.
+    pub fn cached_layer(&self, base: &Self, options: &LayerOptions) -> Option<NewLayer> {
+        match &self.tree {
+            OutputTree::Found(own, found) if own.identity == base.identity => found.record.layer_as(options),
+            _ => None,
+        }
+    }
+
+    /// Whether somebody has to make the file system before it can be read.
+    fn is_lazy(&self) -> bool {
+        matches!(&self.tree, OutputTree::Found(_, found) if found.is_lazy())
+    }
+
+    /// The file system, when it need not be made any more.
+    pub fn ready_tree(&self) -> Option<&Tree> {
+        self.known_tree().filter(|_| !self.is_lazy())
+    }
+
+    /// The id of the file system, where it is known without making it.
+    pub fn known_tree(&self) -> Option<&Tree> {
+        match &self.tree {
+            OutputTree::Ready(tree) => Some(tree),
+            OutputTree::Found(_, found) => Some(&found.record.tree),
+            OutputTree::Image(_) => None,
         }
     }
 }
@@ -269,6 +322,7 @@ impl Solver<'_> {
                     tree: OutputTree::Image(Arc::clone(source)),
                     identity: crate::source::identity(&source.image),
                     time: time.unwrap_or_default(),
+                    keys: Vec::new(),
                 };
                 Ok((output, Finish::Done))
             }
@@ -287,17 +341,35 @@ impl Solver<'_> {
             }
             operation => {
                 let work = Work { solver: self, id, inputs, stop };
-                let key = work.key(operation)?;
-                if !vertex.use_cache {
-                    tracing::debug!(%key, "the cache is not to be used");
-                } else if let Some(output) = self.recorded(&key)? {
-                    tracing::debug!(%key, "cache hit");
-                    return Ok((output, Finish::Cached));
-                } else {
-                    tracing::debug!(%key, base = %work.base()?.identity, "cache miss: no record of this key");
+                let definition = work.definition_key(operation)?;
+                let cached = |key: &Key| -> Result<Option<Output>> {
+                    if !vertex.use_cache {
+                        return Ok(None);
+                    }
+                    if let Some(output) = self.recorded(key)? {
+                        return Ok(Some(output));
+                    }
+                    let record = self.caches.find(self.store, key)?;
+                    Ok(record.map(|record| Output::found(record, &inputs[0])))
+                };
+                // A key that needs no look at a stage of another cache comes first.
+                if let Some(definition) = &definition
+                    && work.has_lazy_source()
+                    && let Some(output) = cached(definition)?
+                {
+                    let keys = if output.keys.is_empty() { vec![*definition] } else { output.keys.clone() };
+                    return Ok((Output { keys, ..output }, Finish::Cached));
                 }
-                let output = work.execute(operation)?;
-                self.record(&key, &output)?;
+                let key = work.key(operation)?;
+                let keys: Vec<Key> = [key].into_iter().chain(definition).collect();
+                if let Some(output) = cached(&key)? {
+                    return Ok((Output { keys, ..output }, Finish::Cached));
+                }
+                tracing::debug!(%key, base = %work.base()?.identity, "cache miss: no record of this key");
+                let output = Output { keys, ..work.execute(operation)? };
+                for key in &output.keys {
+                    self.record(key, &output)?;
+                }
                 Ok((output, Finish::Done))
             }
         }
@@ -369,6 +441,32 @@ impl Work<'_> {
             Operation::Scratch | Operation::Image(_) | Operation::Context(_) | Operation::Remote(_) => {}
         }
         Ok(key.finish())
+    }
+
+    /// The key of a copy out of other stages by what is written and the stages' identities.
+    fn definition_key(&self, operation: &Operation) -> Result<Option<Key>> {
+        let Operation::Copy(copy) = operation else { return Ok(None) };
+        if self.sources().all(|from| from.keys.is_empty()) {
+            return Ok(None);
+        }
+        let mut key = KeyBuilder::new("copy by definition");
+        key.bytes("platform", self.solver.platform.to_string().as_bytes());
+        key.key("base", &self.base()?.identity);
+        key.list("inputs", self.inputs.len());
+        for from in self.sources() {
+            key.key("from", &from.identity);
+        }
+        copy.add_definition_to_key(&mut key);
+        Ok(Some(key.finish()))
+    }
+
+    /// The inputs that files are taken from.
+    fn sources(&self) -> impl Iterator<Item = &Arc<Output>> {
+        self.inputs.iter().skip(1)
+    }
+
+    fn has_lazy_source(&self) -> bool {
+        self.sources().any(|from| from.is_lazy())
     }
 
     fn execute(&self, operation: &Operation) -> Result<Output> {
@@ -444,6 +542,19 @@ impl Work<'_> {
                     self.solver.reporter.event(Event::Progress { vertex: self.id, what, current, total });
                 };
                 source.tree(self.solver.images, &progress, self.stop)
+            }
+            OutputTree::Found(base, _) => {
+                let was_lazy = output.is_lazy();
+                if was_lazy {
+                    self.tree(base)?;
+                }
+                let tree = output.tree(self.solver.images, self.stop)?;
+                if was_lazy {
+                    for key in &output.keys {
+                        self.solver.record(key, &Output::ready(tree.clone(), output.time))?;
+                    }
+                }
+                Ok(tree)
             }
         }
     }

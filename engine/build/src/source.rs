@@ -2,20 +2,23 @@
 //!
 //! Lowering needs an image's config; the solver needs its file system only when something is executed on it, and an
 //! exporter its blobs. So an image is resolved to manifest and config first, and its tree is made when it is asked for.
+//! Its layers are fetched then, or when an exporter needs their bytes, or never: a push to the registry that they come
+//! from has them mounted.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cooper_image::digest::Digest;
-use cooper_image::image::ImageRecord;
-use cooper_image::layer::Limits;
+use cooper_image::image::{ImageRecord, LayerRecord, Source};
+use cooper_image::layer::{Expected, Limits};
 use cooper_image::layout::Layout;
+use cooper_image::manifest::Descriptor;
 use cooper_image::platform::Platform;
 use cooper_image::progress::{self, Transfer};
 use cooper_image::reference::Reference;
-use cooper_image::registry::{Client, ClientOptions};
-use cooper_image::store::Store;
+use cooper_image::registry::{Client, ClientOptions, Remote};
+use cooper_image::store::{Batch, Store};
 use cooper_vfs::tree::Tree;
 
 use crate::error::{Error, Fault, Result};
@@ -58,6 +61,9 @@ pub trait ImageProvider: Send + Sync + fmt::Debug {
         progress: &dyn Fn(&str, u64, Option<u64>),
         cancel: &CancelToken,
     ) -> Result<Tree>;
+
+    /// The file system that a layer makes of another one; the layer is fetched from where it is known to be.
+    fn upper(&self, lower: &Tree, layer: &LayerRecord, cancel: &CancelToken) -> Result<Tree>;
 }
 
 /// An image in a graph.
@@ -97,12 +103,14 @@ pub struct StoreImages<'a> {
     options: ClientOptions,
     client: Mutex<Option<Arc<Client>>>,
     reporter: &'a dyn Reporter,
+    /// Images that were resolved without their layers, and by which name: they get their tags when they are complete.
+    lazy: Mutex<BTreeMap<Digest, Reference>>,
 }
 
 impl<'a> StoreImages<'a> {
     /// Images of `store`; the client for registries is made when it is needed.
     pub fn new(store: &'a Store, options: ClientOptions, reporter: &'a dyn Reporter) -> Self {
-        Self { store, options, client: Mutex::new(None), reporter }
+        Self { store, options, client: Mutex::new(None), reporter, lazy: Mutex::default() }
     }
 
     /// The client for registries.
@@ -141,13 +149,50 @@ impl<'a> StoreImages<'a> {
         platform: &Platform,
         cancel: &CancelToken,
     ) -> Result<ImageRecord> {
+        let record = self.ask(reference, cancel, |remote, transfers| {
+            self.store.import(remote, remote.root(), platform, transfers)
+        })?;
+        if reference.digest().is_none() {
+            self.store.tag_image(reference, &record)?;
+        }
+        Ok(record)
+    }
+
+    /// Brings manifest and config of an image into the store, and remembers under which name.
+    fn pull_lazily(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        cancel: &CancelToken,
+    ) -> Result<ImageRecord> {
+        let record = self
+            .ask(reference, cancel, |remote, _| self.store.import_lazily(remote, remote.root(), platform))?;
+        if self.store.image_media_type(record.digest())?.is_none() {
+            self.store.tag_lazily(reference, platform, &record)?;
+            self.remember(reference, &record);
+        } else if reference.digest().is_none() {
+            self.store.tag_image(reference, &record)?;
+        }
+        Ok(record)
+    }
+
+    fn remember(&self, reference: &Reference, image: &ImageRecord) {
+        let mut lazy = self.lazy.lock().unwrap_or_else(PoisonError::into_inner);
+        lazy.entry(*image.digest()).or_insert_with(|| reference.clone());
+    }
+
+    fn ask(
+        &self,
+        reference: &Reference,
+        cancel: &CancelToken,
+        work: impl FnOnce(&Remote<'_>, &Transfers<'_>) -> cooper_image::Result<ImageRecord>,
+    ) -> Result<ImageRecord> {
         let name = format!("pull {reference}");
-        let record = phase(self.reporter, &name, || {
+        phase(self.reporter, &name, || {
             let transfers = Transfers::new(self.reporter, &name, cancel);
             let client = self.client()?;
-            let pulled = client
-                .resolve(reference)
-                .and_then(|remote| self.store.import(&remote, &remote.root().clone(), platform, &transfers));
+            let pulled = client.resolve(reference).and_then(|remote| work(&remote, &transfers));
+            self.pass_warnings_on(&client);
             pulled.map_err(|error| {
                 let fault = match &error {
                     cooper_image::Error::NotFound { .. } => Fault::Registry,
@@ -155,13 +200,42 @@ impl<'a> StoreImages<'a> {
                 };
                 Error::new(fault, format!("cannot pull `{reference}`"))
                     .caused_by(error)
-                    .hint("look at the name; a private image needs credentials in Docker's config.json")
+                    .hint("look at the name; a private image needs `cooper login`")
             })
-        })?;
-        if reference.digest().is_none() {
-            self.store.tag_image(reference, &record)?;
+        })
+    }
+
+    /// Shows what registries wanted the user to know.
+    pub fn pass_warnings_on(&self, client: &Client) {
+        for warning in client.take_warnings() {
+            self.reporter.event(Event::Warning { text: &format!("warning: {warning}") });
         }
-        Ok(record)
+    }
+
+    /// Fetches the layers of an image that are not in the store.
+    pub fn complete(&self, image: &ImageRecord, cancel: &CancelToken) -> Result<()> {
+        if self.store.image_media_type(image.digest())?.is_some() {
+            return Ok(());
+        }
+        let name = "fetching layers of the base";
+        phase(self.reporter, name, || {
+            let transfers = Transfers::new(self.reporter, name, cancel);
+            Ok(self.client()?.complete(self.store, image, &transfers)?)
+        })
+    }
+
+    /// Gives a base its tag when all of it is here.
+    fn finish_lazy(&self, image: &ImageRecord) -> Result<()> {
+        let name = self.lazy.lock().unwrap_or_else(PoisonError::into_inner).get(image.digest()).cloned();
+        let Some(reference) = name else { return Ok(()) };
+        if !self.store.is_complete(image)? {
+            return Ok(());
+        }
+        self.client()?.complete(self.store, image, &progress::Silent)?;
+        if reference.digest().is_none() {
+            self.store.tag_image(&reference, image)?;
+        }
+        Ok(())
     }
 }
 
@@ -179,10 +253,17 @@ impl ImageProvider for StoreImages<'_> {
         let reference: Reference = text.parse().map_err(|error: cooper_image::Error| {
             Error::build(format!("`{text}` is neither a stage nor an image reference")).caused_by(error)
         })?;
-        if !pull && let Some(record) = self.store.find(&reference, platform)? {
-            return Ok(record);
+        // What a digest names does not change, so there is nothing to ask.
+        if !pull || reference.digest().is_some() {
+            if let Some(record) = self.store.find(&reference, platform)? {
+                return Ok(record);
+            }
+            if let Some(record) = self.store.find_lazy(&reference, platform)? {
+                self.remember(&reference, &record);
+                return Ok(record);
+            }
         }
-        self.pull(&reference, platform, cancel)
+        self.pull_lazily(&reference, platform, cancel)
     }
 
     fn download(&self, request: &DownloadRequest<'_>, _cancel: &CancelToken) -> Result<Download> {
@@ -210,8 +291,43 @@ impl ImageProvider for StoreImages<'_> {
     ) -> Result<Tree> {
         progress("extracting", 0, None);
         let transfers = Transfers::new(self.reporter, "extract", cancel);
-        Ok(self.store.ensure_tree(image, &Limits::DEFAULT, &transfers)?)
+        if let Some(tree) = self.store.known_tree(image)? {
+            return Ok(tree);
+        }
+        let client = self.client()?;
+        let remote = client.source_of(self.store, image)?;
+        let source = remote.as_ref().map(|remote| -> &dyn Source { remote });
+        let tree = self.store.ensure_tree_from(source, image, &Limits::DEFAULT, &transfers)?;
+        self.finish_lazy(image)?;
+        Ok(tree)
     }
+
+    fn upper(&self, lower: &Tree, layer: &LayerRecord, cancel: &CancelToken) -> Result<Tree> {
+        let transfers = Transfers::new(self.reporter, "cache", cancel);
+        let Descriptor { digest, size, .. } = &layer.descriptor;
+        if !self.store.has_blob(digest, Some(*size))? {
+            self.client()?.fetch_missing(self.store, &layer.descriptor, &transfers)?;
+        }
+        apply_layer(self.store, lower, layer)
+    }
+}
+
+/// Reads a layer of the store and applies it.
+///
+/// # Errors
+///
+/// When the layer is refused, or is not what its record says.
+pub fn apply_layer(store: &Store, lower: &Tree, layer: &LayerRecord) -> Result<Tree> {
+    let LayerRecord { descriptor, diff_id } = layer;
+    let expected =
+        Expected { digest: Some(descriptor.digest), size: Some(descriptor.size), diff_id: Some(*diff_id) };
+    let blob = store.open_blob(&descriptor.digest)?;
+    let operations = cooper_image::layer::scan(store, blob, &expected, &Limits::DEFAULT)?;
+    let batch = Batch::new(store);
+    let tree = cooper_image::layer::apply(&batch, Some(lower), &operations)?;
+    batch.commit()?;
+    store.hold_tree(&tree)?;
+    Ok(tree)
 }
 
 /// Passes the transfers of blobs on as events of a phase.

@@ -36,6 +36,14 @@ pub(crate) enum Command {
     Rmi(RmiArguments),
     /// Remove what no name and no record needs
     Prune(PruneArguments),
+    /// Keep a credential for a registry
+    Login(LoginArguments),
+    /// Forget a credential for a registry
+    Logout(LogoutArguments),
+    /// Copy an image from one registry name to another
+    Copy(CopyArguments),
+    /// Say step by step what works and what fails with an image's registry
+    Doctor(DoctorArguments),
     /// Fill and move the cache of translated code
     #[command(subcommand)]
     Cache(CacheCommand),
@@ -97,6 +105,21 @@ pub(crate) struct RegistryArguments {
     /// Speak plain HTTP to this registry (repeat); loopback ones are by themselves
     #[arg(long, value_name = "HOST")]
     pub(crate) insecure_registry: Vec<String>,
+    /// File with credentials, instead of those that the environment names
+    #[arg(long, alias = "authfile", value_name = "FILE")]
+    pub(crate) auth_file: Option<PathBuf>,
+    /// Let a registry's credential go to its token service on another host (repeat)
+    #[arg(long, value_name = "REGISTRY=HOST")]
+    pub(crate) allow_auth_host: Vec<String>,
+    /// Trust this authority for one registry, as PEM (repeat)
+    #[arg(long, value_name = "HOST=FILE")]
+    pub(crate) registry_ca: Vec<String>,
+    /// Certificate and key to show to one registry, as PEM (repeat)
+    #[arg(long, value_name = "HOST=CERT:KEY")]
+    pub(crate) registry_cert: Vec<String>,
+    /// Ask another place first: docker.io=mirror.local/hub (repeat, or with `;`)
+    #[arg(long, value_name = "NAME=LOCATION")]
+    pub(crate) registry_map: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -184,10 +207,10 @@ pub(crate) struct BuildArguments {
     /// Ask registries for base images that the store has
     #[arg(long)]
     pub(crate) pull: bool,
-    /// Not supported yet
+    /// Cache to look into: an image, or type=registry|local[,ref=NAME][,src=DIR] (repeat)
     #[arg(long, value_name = "SOURCE")]
     pub(crate) cache_from: Vec<String>,
-    /// Not supported yet
+    /// Cache to write: an image name, or type=registry|local|inline[,ref=NAME][,dest=DIR][,mode=min|max] (repeat)
     #[arg(long, value_name = "DESTINATION")]
     pub(crate) cache_to: Vec<String>,
     /// Where the result goes: type=image|registry|oci|docker|local|tar[,dest=PATH][,push=true]... (repeat)
@@ -241,6 +264,9 @@ pub(crate) struct BuildArguments {
     /// Steps at once [default: the processors]
     #[arg(long, value_name = "COUNT")]
     pub(crate) jobs: Option<usize>,
+    /// Let the store take no more than this after the build, but for what has a name: a number with k, m or g
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) store_limit: Option<String>,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
     #[command(flatten)]
@@ -402,6 +428,70 @@ pub(crate) struct PushArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct LoginArguments {
+    /// Registry, or a namespace in one [default: docker.io]
+    #[arg(value_name = "REGISTRY", default_value = "docker.io")]
+    pub(crate) registry: String,
+    /// User
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) username: String,
+    /// Read the password from stdin
+    #[arg(long, required = true)]
+    pub(crate) password_stdin: bool,
+    /// Keep the credential without asking the registry whether it takes it
+    #[arg(long)]
+    pub(crate) no_check: bool,
+    #[command(flatten)]
+    pub(crate) options: RegistryArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogoutArguments {
+    /// Registry, or a namespace in one [default: docker.io]
+    #[arg(value_name = "REGISTRY", default_value = "docker.io")]
+    pub(crate) registry: String,
+    /// File with credentials, instead of those that the environment names
+    #[arg(long, alias = "authfile", value_name = "FILE")]
+    pub(crate) auth_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CopyArguments {
+    /// Image to copy
+    #[arg(value_name = "FROM")]
+    pub(crate) from: String,
+    /// Its new name
+    #[arg(value_name = "TO")]
+    pub(crate) to: String,
+    /// Copy the image of one platform instead of what the name stands for
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) progress: Progress,
+    /// Show nothing but the digest
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// Image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct TagArguments {
     /// Image
     #[arg(value_name = "IMAGE")]
@@ -483,6 +573,9 @@ pub(crate) struct PruneArguments {
     /// Remove cached results not used for this long, as 12h or 7d
     #[arg(long, value_name = "TIME")]
     pub(crate) unused_for: Option<String>,
+    /// Remove what was used longest ago until the store takes no more than this: a number with k, m or g
+    #[arg(long, alias = "max-used-space", value_name = "BYTES")]
+    pub(crate) keep_storage: Option<String>,
     #[command(flatten)]
     pub(crate) store: StoreArguments,
 }

@@ -2,32 +2,26 @@
     clippy::disallowed_methods,
     reason = "the one place that reads the environment and the home directory"
 )]
-//! What the environment says: where the store is, which credentials and proxies there are, how much is logged.
+//! What the environment says: where the store is, how much is logged. What it says of registries is in `registries`.
 //!
 //! Everything works under any uid, without a passwd entry, with HOME unset or read-only.
 
-use std::collections::BTreeSet;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use cooper_build::{Error, Fault};
-use cooper_image::registry::auth::Keychain;
-use cooper_image::registry::{ClientOptions, Proxies};
 use cooper_image::store::{Store, StoreOptions};
 use cooper_sandbox::Trust;
 
 use crate::arguments::StoreArguments;
 use crate::failure::Failure;
 
-/// Bound on Docker's `config.json`, in bytes.
-const CONFIG_BYTES: u64 = 1 << 20;
-
 /// A variable that is set and not empty.
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn path_variable(name: &str) -> Option<PathBuf> {
+pub(crate) fn path_variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
@@ -106,37 +100,6 @@ fn open_at(path: &Path) -> Result<Store, Failure> {
     // Steps name it to their own process, whose working directory is another.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     Ok(Store::open(&path, &StoreOptions::plain())?)
-}
-
-/// How registries are spoken to.
-pub(crate) fn registry_options(insecure: &[String]) -> Result<ClientOptions, Failure> {
-    let either = |name: &str| variable(name).or_else(|| variable(&name.to_lowercase()));
-    Ok(ClientOptions {
-        keychain: keychain()?,
-        insecure: insecure.iter().cloned().collect::<BTreeSet<_>>(),
-        proxies: Proxies {
-            http: either("HTTP_PROXY"),
-            https: either("HTTPS_PROXY"),
-            none: either("NO_PROXY"),
-        },
-        ..ClientOptions::anonymous()
-    })
-}
-
-fn keychain() -> Result<Keychain, Failure> {
-    let directory =
-        path_variable("DOCKER_CONFIG").or_else(|| path_variable("HOME").map(|home| home.join(".docker")));
-    let Some(path) = directory.map(|directory| directory.join("config.json")) else {
-        return Ok(Keychain::empty());
-    };
-    // An unreadable home is as good as none; a file that is there and cannot be understood is not.
-    match cooper_build::context::read_small(&path, CONFIG_BYTES) {
-        Ok(Some(bytes)) => Keychain::parse(&bytes).map_err(|error| {
-            let message = format!("cannot use `{}`", path.display());
-            Failure::Engine(Error::new(Fault::Registry, message).caused_by(error))
-        }),
-        Ok(None) | Err(_) => Ok(Keychain::empty()),
-    }
 }
 
 /// Starts logging to stderr: `COOPER_LOG` as a filter, or `-v` (info), `-vv` (debug), `-vvv` (trace).

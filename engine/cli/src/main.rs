@@ -7,12 +7,14 @@
 //! with 7; `step` and `compile`, the commands that a build runs itself with, are reached before anything else is set up.
 
 mod arguments;
+mod caches;
 mod code_cache;
 mod commands;
 mod display;
 mod environment;
 mod failure;
 mod outputs;
+mod registries;
 mod runner;
 mod signals;
 
@@ -67,6 +69,10 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Load(command) => commands::images::load(command),
         Command::Rmi(command) => commands::images::rmi(command),
         Command::Prune(command) => commands::images::prune(command),
+        Command::Login(command) => commands::registry::login(&command),
+        Command::Logout(command) => commands::registry::logout(&command),
+        Command::Copy(command) => commands::registry::copy(command),
+        Command::Doctor(command) => commands::registry::doctor(&command),
         Command::Cache(command) => commands::cache::cache(command),
         Command::Index(command) => commands::index::index(command),
         Command::Explain(command) => commands::explain::explain(&command),

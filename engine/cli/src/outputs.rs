@@ -50,7 +50,8 @@ impl Output {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The image in the store, under these names besides those of `--tag`; perhaps pushed.
-    Image { names: Vec<String>, push: bool },
+    /// A pushed one that is not kept is only in the registry when its base was never fetched.
+    Image { names: Vec<String>, push: bool, keep: bool },
     /// An OCI layout: a directory, or an archive.
     Oci { destination: Destination, directory: Option<bool>, names: Vec<String> },
     /// An archive as `docker load` reads it.
@@ -197,8 +198,8 @@ pub(crate) fn parse(text: &str) -> Result<Output, Failure> {
         Some(path) => Ok(Destination::Path(path.into())),
     };
     let kind = match kind {
-        "image" => Kind::Image { names, push: flag("push")?.unwrap_or(false) },
-        "registry" => Kind::Image { names, push: true },
+        "image" => Kind::Image { names, push: flag("push")?.unwrap_or(false), keep: true },
+        "registry" => Kind::Image { names, push: true, keep: false },
         "oci" => Kind::Oci { destination: destination()?, directory: flag("tar")?.map(|tar| !tar), names },
         "docker" => Kind::Docker { destination: destination()?, names },
         "local" => match destination()? {
@@ -234,7 +235,10 @@ mod tests {
             "type=oci,dest=x,tar=false",
             Kind::Oci { destination: path("x"), directory: Some(true), names: vec![] },
         );
-        check("type=registry,name=a|b", Kind::Image { names: vec!["a".into(), "b".into()], push: true });
+        check(
+            "type=registry,name=a|b",
+            Kind::Image { names: vec!["a".into(), "b".into()], push: true, keep: false },
+        );
         check("type=docker,dest=-", Kind::Docker { destination: Destination::Stdout, names: vec![] });
         let refused = |text: &str, part: &str| match parse(text) {
             Err(Failure::Engine(error)) => assert!(error.to_string().contains(part), "{error}"),

@@ -124,8 +124,8 @@ fn what_is_not_there_yet_is_refused_by_name() {
     let bench = Bench::new();
     for (flag, value) in [
         ("--ssh", "default"),
-        ("--cache-from", "type=registry,ref=x"),
-        ("--cache-to", "type=inline"),
+        ("--cache-from", "type=gha"),
+        ("--cache-to", "type=s3,bucket=x"),
         ("--provenance", "true"),
         ("--sbom", "true"),
         ("--output", "type=squash,dest=x"),

@@ -35,12 +35,14 @@ pub enum Access {
     Bearer(String, String),
     /// Whoever has a token of the registry's own service, which gives one to everybody, as Docker Hub's for pulls.
     Anonymous,
+    /// Whoever has a token of the registry's own service, which wants this identity token (OAuth2).
+    Identity(String),
 }
 
 /// What the registry does wrong, for requests that match.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    /// The method that it happens to.
+    /// The method that it happens to; `PUT-BODY` is a `PUT` with contents, `PATCH-WHOLE` one without `Content-Range`.
     pub method: &'static str,
     /// A part of the path that it happens to.
     pub path: String,
@@ -61,6 +63,10 @@ pub enum Action {
     Garble,
     /// Ends the connection without an answer.
     Hang,
+    /// Sends a body that never ends, until the client goes away.
+    Endless,
+    /// Sends the head of an answer and then nothing, until the client goes away.
+    Stall,
 }
 
 /// A request that was received.
@@ -88,6 +94,7 @@ struct State {
     uploads: HashMap<u64, Vec<u8>>,
     next_upload: u64,
     faults: Vec<Fault>,
+    warning: Option<String>,
     seen: Vec<Seen>,
 }
 
@@ -167,6 +174,11 @@ impl FakeRegistry {
         self.state().faults.push(Fault { method, path: path.to_owned(), times, action });
     }
 
+    /// Lets every answer carry a warning.
+    pub fn warn(&self, text: &str) {
+        self.state().warning = Some(text.to_owned());
+    }
+
     /// What was asked so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.state().seen.clone()
@@ -202,6 +214,12 @@ impl FakeRegistry {
         repository.tags.insert(tag.to_owned());
     }
 
+    /// The bytes of a blob, in whichever repository.
+    pub fn blob(&self, digest: &str) -> Option<Vec<u8>> {
+        let digest: Digest = digest.parse().ok()?;
+        self.state().blobs.get(&digest).map(|bytes| bytes.to_vec())
+    }
+
     /// Puts a blob, and returns its digest.
     pub fn put_blob(&self, repository: &str, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
@@ -231,6 +249,8 @@ impl FakeRegistry {
             };
             let mut reply = match &fault {
                 Some(Action::Hang) => return Ok(()),
+                Some(Action::Endless) => return endless(stream),
+                Some(Action::Stall) => return stall(stream, &mut reader),
                 Some(Action::Status(status, headers)) => {
                     Reply { headers: headers.clone(), ..Reply::error(*status, "FAULT") }
                 }
@@ -238,6 +258,9 @@ impl FakeRegistry {
             };
             if let Some(Action::Garble) = fault {
                 reply.body.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
+            }
+            if let Some(warning) = self.state().warning.clone() {
+                reply = reply.with("Warning", format!("299 - \"{warning}\""));
             }
             let cut = match fault {
                 Some(Action::Cut(bytes)) => Some(bytes),
@@ -281,6 +304,7 @@ impl FakeRegistry {
         match &self.access {
             Access::Bearer(name, password) if authorized_basic(request, name, password) => token_reply(),
             Access::Anonymous if !request.headers.contains_key("authorization") => token_reply(),
+            Access::Identity(token) if asks_with_identity(request, token) => token_reply(),
             _ => Reply::error(401, "UNAUTHORIZED"),
         }
     }
@@ -291,7 +315,7 @@ impl FakeRegistry {
             Access::Basic(name, password) => {
                 (authorized_basic(request, name, password), "Basic realm=\"fake\"".to_owned())
             }
-            Access::Bearer(..) | Access::Anonymous => {
+            Access::Bearer(..) | Access::Anonymous | Access::Identity(_) => {
                 let allowed = request.headers.get("authorization") == Some(&format!("Bearer {TOKEN}"));
                 (allowed, format!("Bearer realm=\"http://{}/token\",service=\"fake\"", self.address))
             }
@@ -396,9 +420,17 @@ impl FakeRegistry {
             return Reply::error(404, "BLOB_UPLOAD_UNKNOWN");
         };
         let upload = state.uploads.entry(number).or_default();
+        let start =
+            request.headers.get("content-range").and_then(|range| range.split('-').next()?.parse().ok());
+        let range = |upload: &Vec<u8>| format!("0-{}", upload.len().saturating_sub(1));
+        if start.is_some_and(|start: usize| start != upload.len()) {
+            return Reply::new(416).with("Location", &request.path).with("Range", range(upload));
+        }
         upload.extend_from_slice(&request.body);
-        if request.method == "PATCH" {
-            return Reply::new(202).with("Location", &request.path);
+        match request.method.as_str() {
+            "PATCH" => return Reply::new(202).with("Location", &request.path).with("Range", range(upload)),
+            "GET" => return Reply::new(204).with("Location", &request.path).with("Range", range(upload)),
+            _ => {}
         }
         let bytes = state.uploads.remove(&number).unwrap_or_default();
         let digest = Digest::of(&bytes);
@@ -417,6 +449,19 @@ impl FakeRegistry {
     }
 }
 
+fn endless(mut stream: &TcpStream) -> io::Result<()> {
+    stream.write_all(b"HTTP/1.1 200 Fake\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{")?;
+    loop {
+        stream.write_all(&[b' '; 16 << 10])?;
+    }
+}
+
+fn stall(mut stream: &TcpStream, reader: &mut BufReader<&TcpStream>) -> io::Result<()> {
+    stream.write_all(b"HTTP/1.1 200 Fake\r\nContent-Length: 100\r\n\r\n{")?;
+    // Ends when the client has had enough.
+    reader.read_to_end(&mut Vec::new()).map(drop)
+}
+
 /// Answers a request for a part of a repository: the repository, and what follows in the path.
 type Handler = fn(&FakeRegistry, &Request, &str, &str) -> Reply;
 
@@ -426,10 +471,23 @@ fn token_reply() -> Reply {
 
 fn take_fault(faults: &mut [Fault], request: &Request) -> Option<Action> {
     let matching = faults.iter_mut().find(|fault| {
-        fault.times > 0 && fault.method == request.method && request.path.contains(&fault.path)
+        let method = match fault.method {
+            "PUT-BODY" => request.method == "PUT" && !request.body.is_empty(),
+            "PATCH-WHOLE" => request.method == "PATCH" && !request.headers.contains_key("content-range"),
+            method => request.method == method,
+        };
+        fault.times > 0 && method && request.path.contains(&fault.path)
     })?;
     matching.times -= 1;
     Some(matching.action.clone())
+}
+
+fn asks_with_identity(request: &Request, token: &str) -> bool {
+    let body = String::from_utf8_lossy(&request.body);
+    let has = |pair: String| body.split('&').any(|found| found == pair);
+    request.method == "POST"
+        && has("grant_type=refresh_token".to_owned())
+        && has(format!("refresh_token={token}"))
 }
 
 fn authorized_basic(request: &Request, name: &str, password: &str) -> bool {

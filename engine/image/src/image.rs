@@ -1,15 +1,17 @@
-//! Images in the store: from a source into it, as trees, and new ones out of old ones.
+//! Images in the store: what is known of one, and new ones out of old ones.
 //!
-//! An [`ImageRecord`] is what is known of one complete image: its manifest, config and layers, all of them verified
-//! blobs of the store. [`Store::import`] makes one from a [`Source`] (a registry, a layout, an archive),
-//! [`Store::ensure_tree`] its file system, [`Store::compose`] a new one on top. Everything is a value; the store is the
-//! only thing that changes.
+//! An [`ImageRecord`] is what is known of one image: its manifest, config and layers. [`Store::import`] makes one from a
+//! [`Source`] (a registry, a layout, an archive), [`Store::ensure_tree`] its file system, [`Store::compose`] a new one on
+//! top. Everything is a value; the store is the only thing that changes.
 //!
-//! What must hold: a base's blobs stay byte for byte; an image is recorded when its last blob is in the store, and
-//! nothing else makes records of images.
+//! A record's layers need not be in the store: a base whose files nobody reads is not fetched ([`crate::import`]). An
+//! image is *complete*, and can have a tag, when they are.
+//!
+//! What must hold: a base's blobs stay byte for byte; an image is recorded as complete when its last blob is in the
+//! store, and nothing else makes records of images.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -18,21 +20,18 @@ use cooper_vfs::{Change, ContentStore, Tree};
 
 use crate::compression::Compression;
 use crate::config::ImageConfig;
-use crate::digest::{Digest, Verifier};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::layer::{self, Expected, LayerOptions, Limits, Operations};
+use crate::layer::{self, LayerOptions};
 use crate::manifest::{
     CONFIG_BYTES, Descriptor, Document, INDEX_DEPTH, Index, MANIFEST_BYTES, Manifest, media_type,
 };
 use crate::platform::Platform;
-use crate::progress::{Outcome, Reporter, Transfer};
 use crate::reference::Reference;
-use crate::store::{Batch, Store};
+use crate::store::Store;
 
 /// Blobs that are transferred at the same time.
 pub const PARALLEL_BLOBS: usize = 4;
-/// Bytes that are copied at a time.
-const CHUNK: usize = 256 << 10;
 
 /// A place that images come from.
 pub trait Source: Send + Sync {
@@ -49,6 +48,11 @@ pub trait Source: Send + Sync {
     ///
     /// Whatever keeps the source from giving them.
     fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send + '_>>;
+
+    /// The repository that the blobs come from, `registry/repository`, when it is one.
+    fn origin(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A layer of an image.
@@ -60,7 +64,7 @@ pub struct LayerRecord {
     pub diff_id: Digest,
 }
 
-/// A complete image in the store.
+/// An image whose manifest and config are in the store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageRecord {
     /// The manifest's blob.
@@ -121,119 +125,8 @@ pub struct Composition<'c> {
 }
 
 impl Store {
-    /// Brings an image into the store: the manifest that `root` names, or that of `platform` in the index that it
-    /// names, with all blobs that are not here yet.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoPlatform`], [`Error::DigestMismatch`] and [`Error::SizeMismatch`] for bytes that are not the promised
-    /// ones, [`Error::Document`] and [`Error::Unsupported`] for what is no image, and the source's and the disk's own.
-    pub fn import(
-        &self,
-        source: &dyn Source,
-        root: &Descriptor,
-        platform: &Platform,
-        reporter: &dyn Reporter,
-    ) -> Result<ImageRecord> {
-        let (descriptor, manifest, bytes) = self.fetch_manifest(source, root, platform)?;
-        if let Some(record) = self.image(&descriptor.digest)? {
-            return Ok(record);
-        }
-        manifest.check_is_image()?;
-        if manifest.config.size > CONFIG_BYTES {
-            let what = "image config".to_owned();
-            return Err(Error::Limit { what, name: "CONFIG_BYTES", limit: CONFIG_BYTES });
-        }
-        let mut blobs: Vec<&Descriptor> = vec![&manifest.config];
-        for layer in &manifest.layers {
-            if !blobs.iter().any(|blob| blob.digest == layer.digest) {
-                blobs.push(layer);
-            }
-        }
-        in_parallel(&blobs, |blob| self.fetch_blob(source, blob, reporter))?;
-        let record = self.read_record(descriptor, manifest)?;
-        self.put_blob(&bytes)?;
-        self.put_image(&record.descriptor.digest, &record.descriptor.media_type)?;
-        Ok(record)
-    }
-
-    fn fetch_manifest(
-        &self,
-        source: &dyn Source,
-        root: &Descriptor,
-        platform: &Platform,
-    ) -> Result<(Descriptor, Manifest, Vec<u8>)> {
-        let mut descriptor = root.clone();
-        for _ in 0..INDEX_DEPTH {
-            let bytes = self.fetch_document(source, &descriptor)?;
-            match Document::parse(&bytes, &descriptor.media_type)? {
-                Document::Manifest(manifest) => {
-                    let kind = manifest.media_type.clone().unwrap_or_else(|| media_type::MANIFEST.to_owned());
-                    let descriptor = Descriptor::new(&kind, descriptor.digest, bytes.len() as u64);
-                    return Ok((descriptor, *manifest, bytes));
-                }
-                Document::Index(index) => {
-                    descriptor = index.select(platform)?.clone();
-                    // Kept, so that a reference by the index's digest is found here the next time.
-                    self.put_blob(&bytes)?;
-                }
-            }
-        }
-        let what = "the nesting of indexes".to_owned();
-        Err(Error::Limit { what, name: "INDEX_DEPTH", limit: INDEX_DEPTH as u64 })
-    }
-
-    fn fetch_document(&self, source: &dyn Source, descriptor: &Descriptor) -> Result<Vec<u8>> {
-        if descriptor.size > MANIFEST_BYTES {
-            let what = "manifest".to_owned();
-            return Err(Error::Limit { what, name: "MANIFEST_BYTES", limit: MANIFEST_BYTES });
-        }
-        if self.has_blob(&descriptor.digest, Some(descriptor.size))? {
-            return self.blob_bytes(&descriptor.digest, MANIFEST_BYTES);
-        }
-        let bytes = source.document(descriptor)?;
-        let mut verifier = Verifier::new(
-            format!("manifest `{}`", descriptor.digest),
-            descriptor.digest,
-            Some(descriptor.size),
-        );
-        verifier.update(&bytes)?;
-        verifier.finish()?;
-        Ok(bytes)
-    }
-
-    fn fetch_blob(&self, source: &dyn Source, blob: &Descriptor, reporter: &dyn Reporter) -> Result<()> {
-        reporter.start(Transfer::Pull, &blob.digest, blob.size);
-        if self.has_blob(&blob.digest, Some(blob.size))? {
-            reporter.finish(Transfer::Pull, &blob.digest, Outcome::Present);
-            return Ok(());
-        }
-        let action = || format!("cannot read blob `{}`", blob.digest);
-        let mut reader = source.blob(blob)?;
-        let mut writer = self.blob_writer(&blob.digest, Some(blob.size))?;
-        let mut chunk = vec![0; CHUNK];
-        let mut done = 0;
-        loop {
-            if reporter.cancelled() {
-                return Err(Error::Cancelled);
-            }
-            let count = match reader.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Error::io(action(), error)),
-            };
-            writer.write_all(&chunk[..count]).map_err(|error| Error::io("cannot write a blob", error))?;
-            done += count as u64;
-            reporter.advance(Transfer::Pull, &blob.digest, done);
-        }
-        writer.finish()?;
-        reporter.finish(Transfer::Pull, &blob.digest, Outcome::Done);
-        Ok(())
-    }
-
     /// Reads the config of a manifest whose blobs are here.
-    fn read_record(&self, descriptor: Descriptor, manifest: Manifest) -> Result<ImageRecord> {
+    pub(crate) fn read_record(&self, descriptor: Descriptor, manifest: Manifest) -> Result<ImageRecord> {
         let config = ImageConfig::parse(&self.blob_bytes(&manifest.config.digest, CONFIG_BYTES)?)?;
         let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
         if layers != diff_ids {
@@ -327,70 +220,6 @@ impl Store {
         self.set_tag(&tag_name(reference), &image.config.platform().to_string(), image.digest())
     }
 
-    /// The file system of an image; layers that were not ingested before are ingested now.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Layer`] and the other failures of [`layer::scan()`] and [`layer::apply()`]; [`Error::NotFound`] when a
-    /// layer's blob was pruned.
-    pub fn ensure_tree(&self, image: &ImageRecord, limits: &Limits, reporter: &dyn Reporter) -> Result<Tree> {
-        let chains = chain_ids(image.layers.iter().map(|layer| &layer.diff_id));
-        let mut known = None;
-        for (count, chain) in chains.iter().enumerate().rev() {
-            if let Some(tree) = self.chain_tree(chain)? {
-                known = Some((count + 1, tree));
-                break;
-            }
-        }
-        let (done, mut tree) = match known {
-            Some((done, tree)) if done == chains.len() => return Ok(tree),
-            Some((done, tree)) => (done, Some(tree)),
-            None => (0, None),
-        };
-        let scanned = self.scan_layers(&image.layers[done..], limits, reporter)?;
-        let batch = Batch::new(self);
-        let mut trees = Vec::new();
-        for operations in scanned {
-            let next = layer::apply(&batch, tree.as_ref(), &operations)?;
-            trees.push(next.clone());
-            tree = Some(next);
-        }
-        let tree = match tree {
-            Some(tree) => tree,
-            None => Tree::empty(&batch).map_err(|error| Error::io("cannot make the empty tree", error))?,
-        };
-        batch.commit()?;
-        for (chain, tree) in chains[done..].iter().zip(&trees) {
-            self.put_chain(chain, tree)?;
-        }
-        self.hold_tree(&tree)?;
-        Ok(tree)
-    }
-
-    fn scan_layers(
-        &self,
-        layers: &[LayerRecord],
-        limits: &Limits,
-        reporter: &dyn Reporter,
-    ) -> Result<Vec<Operations>> {
-        let numbered: Vec<(usize, &LayerRecord)> = layers.iter().enumerate().collect();
-        let results: Mutex<BTreeMap<usize, Operations>> = Mutex::default();
-        in_parallel(&numbered, |(number, layer)| {
-            if reporter.cancelled() {
-                return Err(Error::Cancelled);
-            }
-            let Descriptor { digest, size, .. } = &layer.descriptor;
-            reporter.start(Transfer::Ingest, digest, *size);
-            let expected =
-                Expected { digest: Some(*digest), size: Some(*size), diff_id: Some(layer.diff_id) };
-            let operations = layer::scan(self, self.open_blob(digest)?, &expected, limits)?;
-            reporter.finish(Transfer::Ingest, digest, Outcome::Done);
-            results.lock().unwrap_or_else(PoisonError::into_inner).insert(*number, operations);
-            Ok(())
-        })?;
-        Ok(results.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect())
-    }
-
     /// Writes changes as a layer into the store. `tree` is the file system after them.
     ///
     /// # Errors
@@ -409,11 +238,12 @@ impl Store {
         Ok(NewLayer { descriptor, diff_id: written.diff_id, tree: tree.cloned() })
     }
 
-    /// Makes a new image of a base's layers and new ones.
+    /// Makes a new image of a base's layers and new ones. Layers that are not here but in a known repository make an
+    /// image that is not complete.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] when a layer's blob is not in the store, and the disk's.
+    /// [`Error::NotFound`] when a layer's blob is neither in the store nor has an origin, and the disk's.
     pub fn compose(&self, composition: Composition<'_>) -> Result<ImageRecord> {
         let Composition { base, layers, mut config, annotations } = composition;
         let mut descriptors = Vec::new();
@@ -428,9 +258,13 @@ impl Store {
             descriptors.push(layer.descriptor.clone());
             diff_ids.push(layer.diff_id);
         }
+        let mut complete = true;
         for descriptor in &descriptors {
             if !self.has_blob(&descriptor.digest, Some(descriptor.size))? {
-                return Err(Error::NotFound { what: format!("blob `{}`", descriptor.digest) });
+                if self.origins(&descriptor.digest)?.is_empty() {
+                    return Err(Error::NotFound { what: format!("blob `{}`", descriptor.digest) });
+                }
+                complete = false;
             }
         }
         let chains = chain_ids(&diff_ids);
@@ -449,25 +283,26 @@ impl Store {
         let digest = self.put_blob(&bytes)?;
         let record =
             self.read_record(Descriptor::new(media_type::MANIFEST, digest, bytes.len() as u64), manifest)?;
-        self.put_image(&digest, media_type::MANIFEST)?;
+        if complete {
+            self.put_image(&digest, media_type::MANIFEST)?;
+        }
         Ok(record)
     }
 
-    /// Makes an index of complete images, in the order given, and returns its descriptor.
+    /// Makes an index of images, in the order given, and returns its descriptor. It is complete when they are.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] when an image is not complete here, and the disk's.
+    /// The disk's.
     pub fn compose_index(
         &self,
         images: &[ImageRecord],
         annotations: BTreeMap<String, String>,
     ) -> Result<Descriptor> {
         let mut entries = Vec::new();
+        let mut complete = true;
         for image in images {
-            if self.image_media_type(image.digest())?.is_none() {
-                return Err(Error::NotFound { what: format!("image `{}`", image.digest()) });
-            }
+            complete &= self.image_media_type(image.digest())?.is_some();
             let mut entry = image.descriptor.clone();
             entry.platform = Some(image.config.platform());
             entries.push(entry);
@@ -476,8 +311,28 @@ impl Store {
         index.annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
         let bytes = index.to_bytes();
         let digest = self.put_blob(&bytes)?;
-        self.put_image(&digest, media_type::INDEX)?;
+        if complete {
+            self.put_image(&digest, media_type::INDEX)?;
+        }
         Ok(Descriptor::new(media_type::INDEX, digest, bytes.len() as u64))
+    }
+
+    /// Records an index as complete, all of whose images are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when one is not, or [`Error::Index`].
+    pub fn complete_index(&self, index: &Descriptor) -> Result<()> {
+        let bytes = self.blob_bytes(&index.digest, MANIFEST_BYTES)?;
+        let Document::Index(found) = Document::parse(&bytes, &index.media_type)? else {
+            return Err(Error::document("index", "it is a manifest"));
+        };
+        for entry in &found.manifests {
+            if self.image_media_type(&entry.digest)?.is_none() {
+                return Err(Error::NotFound { what: format!("image `{}`", entry.digest) });
+            }
+        }
+        self.put_image(&index.digest, media_type::INDEX)
     }
 
     /// All blobs of a complete image or index, each once, the documents after what they speak of.

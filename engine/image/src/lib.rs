@@ -3,8 +3,8 @@
 //! The nouns are [`reference`](mod@reference), [`digest`], [`platform`], [`manifest`] and [`config`]. A [`layer`] is
 //! read once, streaming, into a pack and a list of operations, which make a [`cooper_vfs::Tree`] of the tree below; and
 //! it is written in one pass from the changes of a step. The [`store`] keeps blobs, packs, directory objects,
-//! trees, images and tags for all processes of a node. [`image`] is what the rest of cooper calls: import from a
-//! [`image::Source`], a tree of an image, a new image of an old one. Sources and sinks are OCI layouts
+//! trees, images and tags for all processes of a node. [`mod@import`] and [`image`] are what the rest of cooper calls:
+//! import from an [`image::Source`], a tree of an image, a new image of an old one. Sources and sinks are OCI layouts
 //! ([`layout`]), [`archive`]s and registries ([`registry`]). [`fake`], [`random`] and [`validate`] are for tests.
 //!
 //! Source of truth: blobs are named by their digests and never change; everything else in the store can be made
@@ -26,6 +26,7 @@ pub mod error;
 pub mod export;
 pub mod fake;
 pub mod image;
+pub mod import;
 pub mod layer;
 pub mod layout;
 pub mod manifest;

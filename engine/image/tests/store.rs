@@ -322,3 +322,27 @@ fn a_store_that_cannot_be_made_says_where() {
     let error = Store::open(&file.join("store"), &StoreOptions::plain()).unwrap_err().to_string();
     assert!(error.starts_with("cannot create `") && error.contains("file/store/blobs"), "{error}");
 }
+
+#[test]
+fn a_store_that_is_too_large_loses_what_was_used_longest_ago_and_nothing_that_is_held() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || Store::open(directory.path(), &StoreOptions::plain()).unwrap();
+    let bytes = |seed: u8| vec![seed; 1 << 20];
+    {
+        let store = open();
+        for seed in 0..8 {
+            let blob = store.put_blob(&bytes(seed)).unwrap();
+            store.put_record("test", &[seed], b"", &[Keep::Blob(blob)]).unwrap();
+        }
+    }
+    let store = open();
+    let held = cooper_image::digest::Digest::of(&bytes(3));
+    assert!(store.has_blob(&held, None).unwrap());
+    // All were used in the same second, so one look removes them all, but for the one that this process holds.
+    let pruned = store.prune_to(3 << 20).unwrap();
+    assert_eq!((pruned.records, pruned.blobs), (8, 7));
+    assert!(store.usage().unwrap().total() < 3 << 20);
+    assert!(store.has_blob(&held, None).unwrap());
+    // What is there already small enough stays as it is.
+    assert_eq!(store.prune_to(3 << 20).unwrap().blobs, 0);
+}

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use cooper_build::build::{Builder, Loaded, load};
+use cooper_build::cache::{CacheMode, CacheRecord, ImportedCaches};
 use cooper_build::remote::{Download, DownloadRequest, Validators};
 use cooper_build::report::{Event, Finish, Reporter};
 use cooper_build::request::{BuildRequest, CacheUse, ContextSource, DockerfileSource, Network};
@@ -27,7 +28,7 @@ use cooper_build::step::{
 };
 use cooper_build::{Error, Fault, Result};
 use cooper_image::compression::Compression;
-use cooper_image::image::ImageRecord;
+use cooper_image::image::{ImageRecord, LayerRecord};
 use cooper_image::platform::Platform;
 use cooper_image::store::{Store, StoreOptions};
 use cooper_vfs::content::ContentStore;
@@ -127,6 +128,8 @@ pub struct Table {
     store: std::sync::Arc<Store>,
     pub images: Mutex<BTreeMap<String, ImageRecord>>,
     pub resolved: Mutex<Vec<String>>,
+    /// Layers of caches that were read.
+    pub uppers: Mutex<Vec<String>>,
     /// Files of the web: bytes and `Last-Modified` by URL.
     pub files: Mutex<BTreeMap<String, (Vec<u8>, String)>>,
 }
@@ -156,6 +159,11 @@ impl ImageProvider for Table {
     fn tree(&self, image: &ImageRecord, _: &dyn Fn(&str, u64, Option<u64>), _: &CancelToken) -> Result<Tree> {
         let limits = cooper_image::layer::Limits::DEFAULT;
         Ok(self.store.ensure_tree(image, &limits, &cooper_image::progress::Silent)?)
+    }
+
+    fn upper(&self, lower: &Tree, layer: &LayerRecord, _: &CancelToken) -> Result<Tree> {
+        self.uppers.lock().unwrap().push(layer.descriptor.digest.to_string());
+        cooper_build::source::apply_layer(&self.store, lower, layer)
     }
 }
 
@@ -192,6 +200,7 @@ pub struct Bench {
     pub notes: Notes,
     pub request: BuildRequest,
     pub cancel: CancelToken,
+    pub caches: ImportedCaches,
 }
 
 /// What a build gave.
@@ -224,6 +233,7 @@ impl Bench {
             network_allow: Vec::new(),
             extra_hosts: Vec::new(),
             cache: CacheUse::All,
+            inline_cache: false,
             pull: false,
             limits: StepLimits::default(),
             shared_memory_bytes: None,
@@ -236,12 +246,14 @@ impl Bench {
                 store: store.clone(),
                 images: Mutex::default(),
                 resolved: Mutex::default(),
+                uppers: Mutex::default(),
                 files: Mutex::default(),
             },
             store,
             notes: Notes::default(),
             request,
             cancel: CancelToken::new(),
+            caches: ImportedCaches::default(),
             directory,
         }
     }
@@ -290,9 +302,26 @@ impl Bench {
             runner: &self.player,
             reporter: &self.notes,
             cancel: &self.cancel,
+            caches: &self.caches,
         };
         let built = builder.build(&self.request, &loaded)?;
         Ok(Result_ { tree: built.tree()?, image: built.image(Compression::Gzip, &BTreeMap::new())? })
+    }
+
+    /// Builds without looking at the file system; gives the image and what a cache would keep.
+    pub fn build_for_cache(&mut self, dockerfile: &str, mode: CacheMode) -> (ImageRecord, Vec<CacheRecord>) {
+        let loaded = self.load(dockerfile).unwrap();
+        let builder = Builder {
+            store: &self.store,
+            images: &self.table,
+            runner: &self.player,
+            reporter: &self.notes,
+            cancel: &self.cancel,
+            caches: &self.caches,
+        };
+        let built = builder.build(&self.request, &loaded).unwrap();
+        let image = built.image(Compression::Gzip, &BTreeMap::new()).unwrap();
+        (image, built.cache_records(mode, Compression::Gzip).unwrap())
     }
 
     pub fn build(&mut self, dockerfile: &str) -> Result_ {

@@ -14,6 +14,7 @@ use cooper_image::archive::Archive;
 use cooper_image::digest::Digest;
 use cooper_image::export::Export;
 use cooper_image::image::{ImageRecord, Source};
+use cooper_image::layer::Limits;
 use cooper_image::layout::Layout;
 use cooper_image::manifest::Descriptor;
 use cooper_image::platform::Platform;
@@ -27,9 +28,10 @@ use crate::arguments::{
     RmiArguments, SaveArguments, SaveFormat, TagArguments,
 };
 use crate::display::{bytes, display};
-use crate::environment::{open_store, registry_options, start_logging};
+use crate::environment::{open_store, start_logging};
 use crate::failure::Failure;
 use crate::outputs::Destination;
+use crate::registries;
 use crate::signals::cancel_on_signals;
 
 /// Parses a name of an image that may have a digest.
@@ -66,7 +68,7 @@ pub(crate) fn pull(arguments: PullArguments) -> Result<ExitCode, Failure> {
     let cancel = CancelToken::new();
     cancel_on_signals(&cancel);
     let display = display(arguments.progress, arguments.quiet);
-    let options = registry_options(&arguments.registry.insecure_registry)?;
+    let options = registries::options(&arguments.registry)?;
     let images = StoreImages::new(&store, options, &*display);
     for name in &arguments.images {
         let record = images.pull(&reference(name)?, &platform, &cancel)?;
@@ -83,7 +85,7 @@ pub(crate) fn push(arguments: PushArguments) -> Result<ExitCode, Failure> {
     let cancel = CancelToken::new();
     cancel_on_signals(&cancel);
     let display = display(arguments.progress, arguments.quiet);
-    let options = registry_options(&arguments.registry.insecure_registry)?;
+    let options = registries::options(&arguments.registry)?;
     let images = StoreImages::new(&store, options, &*display);
     for name in &arguments.images {
         let reference = reference(name)?;
@@ -227,6 +229,8 @@ fn import(
         }
         let wanted = entry.platform.clone().unwrap_or_else(Platform::linux_amd64);
         let record = store.import(source, &entry, &wanted, &transfers)?;
+        // An archive is somebody's word for what is in it: diff IDs and layers are checked before it gets a name.
+        store.ensure_tree(&record, &Limits::DEFAULT, &transfers)?;
         loaded += 1;
         for name in &names {
             let reference = reference(name)?;
@@ -273,7 +277,15 @@ pub(crate) fn prune(arguments: PruneArguments) -> Result<ExitCode, Failure> {
         None => arguments.all.then_some(std::time::Duration::ZERO),
     };
     let tags = if arguments.all { TagsToo::Remove } else { TagsToo::Keep };
-    let pruned = store.prune(&PruneOptions { unused_records, tags })?;
+    let mut pruned = store.prune(&PruneOptions { unused_records, tags })?;
+    if let Some(text) = &arguments.keep_storage {
+        let more = store.prune_to(values::size("--keep-storage", text)?)?;
+        pruned.records += more.records;
+        pruned.images += more.images;
+        pruned.blobs += more.blobs;
+        pruned.packs += more.packs;
+        pruned.bytes += more.bytes;
+    }
     crate::say(&format!(
         "removed {} names, {} cached results, {} images, {} blobs, {} packs: {}",
         pruned.tags,

@@ -14,7 +14,7 @@ use super::build::{push_image, references};
 use super::values;
 use crate::arguments::{IndexArguments, IndexCommand, IndexPushArguments, Progress};
 use crate::display::display;
-use crate::environment::{open_store, registry_options, start_logging};
+use crate::environment::{open_store, start_logging};
 use crate::failure::Failure;
 use crate::signals::cancel_on_signals;
 
@@ -66,7 +66,7 @@ fn make(arguments: &IndexArguments, mut records: Vec<ImageRecord>) -> Result<Exi
     let cancel = CancelToken::new();
     cancel_on_signals(&cancel);
     let display = display(Progress::Auto, false);
-    let options = registry_options(&arguments.registry.insecure_registry)?;
+    let options = crate::registries::options(&arguments.registry)?;
     let images = StoreImages::new(&store, options, &*display);
     for text in &arguments.images {
         for record in images_of(&store, &images, text, &cancel)? {
@@ -113,7 +113,7 @@ fn push(arguments: &IndexPushArguments) -> Result<ExitCode, Failure> {
     let cancel = CancelToken::new();
     cancel_on_signals(&cancel);
     let display = display(Progress::Auto, false);
-    let options = registry_options(&arguments.registry.insecure_registry)?;
+    let options = crate::registries::options(&arguments.registry)?;
     let images = StoreImages::new(&store, options, &*display);
     push_image(&store, &images, &descriptor, &name, &*display, &cancel)?;
     drop(display);

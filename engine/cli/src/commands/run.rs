@@ -32,7 +32,7 @@ use cooper_vfs::Clock;
 
 use super::{images, values};
 use crate::arguments::{NetworkMode, RunArguments};
-use crate::environment::{self, open_store, registry_options};
+use crate::environment::{self, open_store};
 use crate::failure::Failure;
 use crate::runner::{self, TranslationMode};
 use crate::signals;
@@ -69,7 +69,7 @@ fn try_run(arguments: &RunArguments, mode: Option<TranslationMode>) -> Result<u8
     let store = open_store(&arguments.store)?;
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel);
-    let options = registry_options(&arguments.registry.insecure_registry)?;
+    let options = crate::registries::options(&arguments.registry)?;
     let provider = StoreImages::new(&store, options, &Silent);
     let platform = Platform::linux_amd64();
     let found = if arguments.pull { None } else { images::find(&store, &arguments.image, &platform)? };

@@ -132,6 +132,17 @@ pub fn scan(
     Ok(operations)
 }
 
+/// Reads a layer as [`scan`] does. Its contents can be read when the pack is published, which is for whoever verified
+/// the rest.
+pub(crate) fn scan_unpublished<'s>(
+    store: &'s Store,
+    layer: impl Read + Send,
+    expected: &Expected,
+    limits: &Limits,
+) -> Result<(Operations, PackBuilder<'s>)> {
+    scan_with(store, layer, expected, limits, Whiteouts::Apply)
+}
+
 /// Reads a layer as [`scan`] does, and keeps nothing of its contents.
 ///
 /// # Errors
@@ -403,7 +414,7 @@ fn operation(
     let kind = match kind {
         MemberKind::Directory => return Ok(Some(Operation::Directory { path, metadata })),
         MemberKind::HardLink { target } => {
-            let target = clean(&target, limits)?;
+            let target = clean(&target, limits).map_err(|error| in_target(&written, &target, error))?;
             if target == path {
                 return Err(Error::entry(&written, "a hard link to itself"));
             }
@@ -425,6 +436,16 @@ fn operation(
     };
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
     Ok(Some(Operation::Node { path, entry: Entry { name, metadata, kind } }))
+}
+
+/// Names the entry whose link target is refused, and the target.
+fn in_target(written: &[u8], target: &[u8], error: Error) -> Error {
+    match error {
+        Error::Layer { reason, .. } => {
+            Error::entry(written, format!("a hard link to `{}`: {reason}", crate::error::printable(target)))
+        }
+        other => other,
+    }
 }
 
 /// Cleans a path as written in an archive: leading and doubled slashes and `.` mean nothing, as for containerd.

@@ -52,7 +52,7 @@ impl Client {
         let mut url: Url = url.parse().map_err(|_| failed(None, "the URL is not valid".to_owned()))?;
         let first = url.clone();
         for _ in 0..=MOST_REDIRECTS {
-            let client = self.http_client(url.scheme() == "https")?;
+            let client = self.transport.client("", url.scheme() == "https")?;
             let mut request = client.get(url.clone());
             let same_host = url.host_str() == first.host_str()
                 && url.port_or_known_default() == first.port_or_known_default();

@@ -1,43 +1,69 @@
-//! Talking to one registry: requests with credentials, tokens, retries and redirects.
+//! Talking to one registry: requests with credentials, retries and redirects.
 //!
 //! A [`Host`] is one registry as one user of it sees it. [`Host::send`] is the only way out: it adds the
 //! authorization for a scope, answers a challenge once, waits and tries again when the registry is busy, and never
 //! follows a redirect by itself; [`Host::get_following`] does, without authorization once the host differs.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION, WARNING};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
-use super::auth::{Challenge, Credential, Secret, check_realm, is_internal_host, parse_challenges};
+use super::auth::Credential;
+use super::challenge::{Challenge, is_internal_host};
+use super::push::Way;
+use super::retry::{Retry, is_busy};
+use super::token::Token;
+use super::transport::Transport;
 use crate::error::{Error, Result};
 use crate::store::lock;
 
-/// Tries of a request that may be repeated.
-pub(crate) const ATTEMPTS: u32 = 5;
-/// The longest wait that a registry may ask for.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Redirects that are followed for one blob.
 const MOST_REDIRECTS: usize = 5;
 /// Bound on the body of an error or a token, in bytes.
-const ANSWER_BYTES: usize = 64 << 10;
+pub(crate) const ANSWER_BYTES: usize = 64 << 10;
+/// Requests to one registry that wait for an answer at the same time.
+const MOST_REQUESTS: usize = 8;
+/// Warnings of one registry that are kept for the user.
+const MOST_WARNINGS: usize = 16;
 
 /// A registry, and the credential to use with it.
 #[derive(Debug)]
 pub(crate) struct Host {
     client: Client,
+    transport: Arc<Transport>,
     base: Url,
     /// The registry's name in messages.
-    name: String,
-    credential: Option<Credential>,
-    first_wait: Duration,
+    pub(super) name: String,
+    pub(super) credential: Option<Credential>,
+    /// Other hosts that the user lets have the credential: token services.
+    pub(super) allowed: BTreeSet<String>,
+    pub(super) retry: Retry,
+    requests: Semaphore,
     /// What the registry asked for, once it did.
-    challenge: Mutex<Option<Challenge>>,
+    pub(super) challenge: Mutex<Option<Challenge>>,
     /// Tokens by scope.
-    tokens: Mutex<BTreeMap<String, Secret>>,
+    pub(super) tokens: Mutex<BTreeMap<String, Token>>,
+    /// Held while a token is fetched, so that requests at the same time ask for one together.
+    pub(super) fetching: tokio::sync::Mutex<()>,
+    /// The way of uploading that the registry was found to take.
+    pub(super) way: Mutex<Way>,
+    warnings: Mutex<BTreeSet<String>>,
+}
+
+/// What a [`Host`] is made of.
+#[derive(Debug)]
+pub(crate) struct HostParts {
+    pub(crate) client: Client,
+    pub(crate) transport: Arc<Transport>,
+    pub(crate) base: Url,
+    pub(crate) name: String,
+    pub(crate) credential: Option<Credential>,
+    pub(crate) allowed: BTreeSet<String>,
+    pub(crate) retry: Retry,
 }
 
 /// Who may see the authorization.
@@ -48,15 +74,23 @@ enum Trust {
 }
 
 impl Host {
-    pub(crate) fn new(
-        client: Client,
-        base: Url,
-        name: String,
-        credential: Option<Credential>,
-        first_wait: Duration,
-    ) -> Self {
-        let (challenge, tokens) = (Mutex::default(), Mutex::default());
-        Self { client, base, name, credential, first_wait, challenge, tokens }
+    pub(crate) fn new(parts: HostParts) -> Self {
+        let HostParts { client, transport, base, name, credential, allowed, retry } = parts;
+        Self {
+            client,
+            transport,
+            base,
+            name,
+            credential,
+            allowed,
+            retry,
+            requests: Semaphore::new(MOST_REQUESTS),
+            challenge: Mutex::default(),
+            tokens: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
+            way: Mutex::new(Way::Whole),
+            warnings: Mutex::default(),
+        }
     }
 
     /// The URL of a path below `/v2/`.
@@ -64,9 +98,37 @@ impl Host {
         self.base.join(&format!("/v2/{path}")).map_err(|_| self.failed("an invalid path"))
     }
 
-    fn failed(&self, message: impl Into<String>) -> Error {
+    pub(super) fn base(&self) -> &Url {
+        &self.base
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How the registry is spoken to, without secrets.
+    pub(crate) fn describe(&self) -> String {
+        let who = self.credential.as_ref().map_or("anonymously", |_| "as");
+        let user = self.credential.as_ref().map(|known| format!(" `{}`", known.user())).unwrap_or_default();
+        format!("{} {who}{user}", self.base.as_str().trim_end_matches('/'))
+    }
+
+    /// What the registry wanted the user to know, since the last call.
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.warnings)).into_iter().collect()
+    }
+
+    pub(super) fn failed(&self, message: impl Into<String>) -> Error {
         let operation = format!("cannot use registry `{}`", self.name);
         Error::Registry { operation, status: None, message: message.into() }
+    }
+
+    /// The client for a URL that may be a stranger's.
+    pub(super) fn client_for(&self, url: &Url) -> Result<Client> {
+        if same_origin(url, &self.base) {
+            return Ok(self.client.clone());
+        }
+        self.transport.client("", url.scheme() == "https")
     }
 
     /// Sends a request that `build` makes, with the authorization for `scope`.
@@ -81,43 +143,68 @@ impl Host {
         build: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response> {
         let trust = if same_origin(url, &self.base) { Trust::Registry } else { Trust::Stranger };
+        let client = self.client_for(url)?;
+        let _turn = self.requests.acquire().await.map_err(|_| self.failed("the client was shut down"))?;
         let mut challenged = false;
         let mut attempt = 1;
         loop {
-            let mut request = build(self.client.request(method.clone(), url.clone()));
-            if trust == Trust::Registry
-                && let Some(value) = self.authorization(scope).await?
-            {
+            let mut request = build(client.request(method.clone(), url.clone()));
+            let mut shown = None;
+            if trust == Trust::Registry {
+                shown = self.authorization(scope).await?;
+            }
+            if let Some(value) = &shown {
                 request = request.header(AUTHORIZATION, value);
             }
-            let last = !repeat || attempt >= ATTEMPTS;
-            match request.send().await {
+            tracing::debug!(registry = self.name, %method, path = url.path(), attempt, "request");
+            let result = request.send().await;
+            let wait = |headers: Option<&HeaderMap>| {
+                if repeat { self.retry.wait(attempt, headers) } else { None }
+            };
+            let wait = match result {
                 Ok(response) if response.status() == StatusCode::UNAUTHORIZED && trust == Trust::Registry => {
                     if challenged {
                         return Err(self.refused(response).await);
                     }
                     challenged = true;
-                    self.accept_challenge(response, scope).await?;
+                    self.accept_challenge(response, scope, shown.as_ref()).await?;
                     continue;
                 }
-                Ok(response) if is_busy(response.status()) && !last => {
-                    let wait = retry_after(response.headers()).unwrap_or_else(|| self.wait(attempt));
-                    tokio::time::sleep(wait.min(LONGEST_WAIT)).await;
+                Ok(response) if is_busy(response.status()) => match wait(Some(response.headers())) {
+                    Some(wait) => wait,
+                    None => return Ok(response),
+                },
+                Ok(response) => {
+                    if trust == Trust::Registry {
+                        self.keep_warnings(response.headers());
+                    }
+                    return Ok(response);
                 }
-                Ok(response) => return Ok(response),
-                Err(error) if last => return Err(self.failed(describe(&error))),
-                Err(error) => {
-                    tracing::debug!(registry = self.name, error = describe(&error), attempt, "trying again");
-                    tokio::time::sleep(self.wait(attempt)).await;
-                }
-            }
+                Err(error) => match wait(None) {
+                    Some(wait) => {
+                        tracing::debug!(registry = self.name, error = describe(&error), "trying again");
+                        wait
+                    }
+                    None => return Err(self.failed(describe(&error))),
+                },
+            };
+            tokio::time::sleep(wait).await;
             attempt += 1;
         }
     }
 
-    /// Doubles with every attempt.
-    fn wait(&self, attempt: u32) -> Duration {
-        self.first_wait.saturating_mul(1 << attempt.min(10))
+    /// `Warning: 299 - "text"` (distribution spec, warnings).
+    fn keep_warnings(&self, headers: &HeaderMap) {
+        for value in headers.get_all(WARNING).iter().filter_map(|value| value.to_str().ok()) {
+            let Some(text) = value.strip_prefix("299 - \"").and_then(|rest| rest.strip_suffix('"')) else {
+                continue;
+            };
+            let mut warnings = lock(&self.warnings);
+            if warnings.len() < MOST_WARNINGS {
+                let text = crate::error::printable(text.replace("\\\"", "\"").as_bytes());
+                warnings.insert(format!("registry `{}` says: {text}", self.name));
+            }
+        }
     }
 
     /// Gets a URL of the registry, following redirects. The host that a redirect leads to sees no authorization.
@@ -162,134 +249,16 @@ impl Host {
         Ok(url)
     }
 
-    /// The URL of an upload that a POST started.
+    /// The URL of an upload that a POST started or a PATCH moved.
     pub(crate) fn upload_url(&self, from: &Url, response: &Response) -> Result<Url> {
         self.redirected(from, response)
     }
-
-    /// The value of the header for a scope; none as long as the registry asked for nothing.
-    async fn authorization(&self, scope: &str) -> Result<Option<HeaderValue>> {
-        let challenge = lock(&self.challenge).clone();
-        let value = match challenge {
-            None => return Ok(None),
-            Some(Challenge::Basic) => match &self.credential {
-                Some(credential) => basic(credential),
-                None => return Ok(None),
-            },
-            Some(Challenge::Bearer { realm, service }) => {
-                let known = lock(&self.tokens).get(scope).cloned();
-                let token = match known {
-                    Some(token) => token,
-                    None => self.fetch_token(&realm, service.as_deref(), scope).await?,
-                };
-                format!("Bearer {}", token.reveal())
-            }
-        };
-        let mut value =
-            HeaderValue::try_from(value).map_err(|_| self.denied("the credential is not valid"))?;
-        value.set_sensitive(true);
-        Ok(Some(value))
-    }
-
-    async fn accept_challenge(&self, response: Response, scope: &str) -> Result<()> {
-        let headers = response.headers().get_all(WWW_AUTHENTICATE);
-        let challenge = parse_challenges(headers.iter().filter_map(|value| value.to_str().ok()));
-        let Some(challenge) = challenge else {
-            return Err(self.refused(response).await);
-        };
-        let plain = self.credential.is_none() && challenge == Challenge::Basic;
-        if plain {
-            return Err(self.denied("it wants a name and a password, and none is known"));
-        }
-        // A token that was refused is of no use any more.
-        lock(&self.tokens).remove(scope);
-        *lock(&self.challenge) = Some(challenge);
-        Ok(())
-    }
-
-    async fn fetch_token(&self, realm: &str, service: Option<&str>, scope: &str) -> Result<Secret> {
-        let mut url = check_realm(&self.base, realm)?;
-        {
-            let mut query = url.query_pairs_mut();
-            if let Some(service) = service {
-                query.append_pair("service", service);
-            }
-            for part in scope.split(' ').filter(|part| !part.is_empty()) {
-                query.append_pair("scope", part);
-            }
-        }
-        let mut attempt = 1;
-        let response = loop {
-            let mut request = self.client.get(url.clone());
-            if let Some(credential) = &self.credential {
-                request = request.basic_auth(&credential.username, Some(credential.password.reveal()));
-            }
-            match request.send().await {
-                Ok(response) if is_busy(response.status()) && attempt < ATTEMPTS => {
-                    let wait = retry_after(response.headers()).unwrap_or_else(|| self.wait(attempt));
-                    tokio::time::sleep(wait.min(LONGEST_WAIT)).await;
-                }
-                Ok(response) => break response,
-                Err(error) if attempt >= ATTEMPTS => {
-                    return Err(
-                        self.denied(format!("its token service does not answer: {}", describe(&error)))
-                    );
-                }
-                Err(_) => tokio::time::sleep(self.wait(attempt)).await,
-            }
-            attempt += 1;
-        };
-        if !response.status().is_success() {
-            let status = response.status();
-            return Err(self.denied(format!("its token service answers {status}")));
-        }
-        let body = limited(response, ANSWER_BYTES).await.map_err(|reason| self.denied(reason))?;
-        let answer: TokenAnswer =
-            serde_json::from_slice(&body).map_err(|_| self.denied("its token service gives no token"))?;
-        let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
-        let token = Secret::new(token.ok_or_else(|| self.denied("its token service gives no token"))?);
-        lock(&self.tokens).insert(scope.to_owned(), token.clone());
-        Ok(token)
-    }
-
-    fn denied(&self, reason: impl Into<String>) -> Error {
-        Error::Auth { host: self.name.clone(), reason: reason.into() }
-    }
-
-    async fn refused(&self, response: Response) -> Error {
-        let message = explain(response).await;
-        let hint = if self.credential.is_some() { "" } else { " (no credential is known for it)" };
-        self.denied(format!("{message}{hint}"))
-    }
-}
-
-#[derive(Deserialize)]
-struct TokenAnswer {
-    token: Option<String>,
-    access_token: Option<String>,
-}
-
-fn basic(credential: &Credential) -> String {
-    use base64::Engine as _;
-    let pair = format!("{}:{}", credential.username, credential.password.reveal());
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
 }
 
 fn same_origin(one: &Url, other: &Url) -> bool {
     one.scheme() == other.scheme()
         && one.host_str() == other.host_str()
         && one.port_or_known_default() == other.port_or_known_default()
-}
-
-fn is_busy(status: StatusCode) -> bool {
-    status == StatusCode::TOO_MANY_REQUESTS
-        || status == StatusCode::REQUEST_TIMEOUT
-        || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 /// What went wrong with a connection: the innermost cause says it best. URLs are left out, for what they may hold.

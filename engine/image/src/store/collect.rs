@@ -74,6 +74,8 @@ struct Reached {
 
 /// A pack that the index does not know after this long belongs to nobody: it is recorded right after its rename.
 const ABANDONED: Duration = Duration::from_secs(3600);
+/// One part in so many of the records goes at a time when a store is too large.
+const PRUNED_PART: i64 = 4;
 const ACTION: &str = "cannot prune the store";
 
 fn failed(source: rusqlite::Error) -> Error {
@@ -121,6 +123,45 @@ impl Store {
             pruned.bytes += bytes;
         }
         self.remove_unknown_packs().map_err(|error| Error::io(ACTION, error))?;
+        Ok(pruned)
+    }
+
+    /// Removes what no tag, no record and no running process needs, and then records that were used longest ago with
+    /// what only they need, until the store takes at most so many bytes. Tags stay, so it may end above that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::prune`].
+    pub fn prune_to(&self, limit: u64) -> Result<Pruned> {
+        let options = PruneOptions { unused_records: None, tags: TagsToo::Keep };
+        let mut pruned = self.prune(&options)?;
+        while self.usage()?.total() > limit {
+            let removed = self.index.change(ACTION, |transaction| {
+                let count: i64 =
+                    transaction.query_row("SELECT count(*) FROM record", [], |row| row.get(0))?;
+                if count == 0 {
+                    return Ok(0);
+                }
+                let last: i64 = transaction.query_row(
+                    "SELECT used FROM record ORDER BY used LIMIT 1 OFFSET ?",
+                    [(count / PRUNED_PART).min(count - 1)],
+                    |row| row.get(0),
+                )?;
+                let removed = transaction.execute("DELETE FROM record WHERE used <= ?", [last])?;
+                forget_keeps(transaction)?;
+                Ok(removed as u64)
+            })?;
+            if removed == 0 {
+                break;
+            }
+            let more = self.prune(&options)?;
+            pruned.records += removed;
+            pruned.images += more.images;
+            pruned.blobs += more.blobs;
+            pruned.packs += more.packs;
+            pruned.directories += more.directories;
+            pruned.bytes += more.bytes;
+        }
         Ok(pruned)
     }
 
@@ -262,12 +303,18 @@ fn remove_by_choice(
     if let Some(age) = options.unused_records {
         let before = now().saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
         pruned.records = transaction.execute("DELETE FROM record WHERE used <= ?", [before])? as u64;
-        transaction.execute(
-            "DELETE FROM record_keeps WHERE NOT EXISTS
-             (SELECT 1 FROM record WHERE record.kind = record_keeps.kind AND record.key = record_keeps.key)",
-            [],
-        )?;
+        forget_keeps(transaction)?;
     }
+    Ok(())
+}
+
+/// Lets go of what records that are gone kept.
+fn forget_keeps(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute(
+        "DELETE FROM record_keeps WHERE NOT EXISTS
+         (SELECT 1 FROM record WHERE record.kind = record_keeps.kind AND record.key = record_keeps.key)",
+        [],
+    )?;
     Ok(())
 }
 

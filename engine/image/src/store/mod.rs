@@ -17,6 +17,7 @@ mod blobs;
 mod collect;
 mod index;
 mod lease;
+mod origins;
 mod packs;
 mod records;
 pub mod write;
@@ -231,6 +232,9 @@ impl ContentStore for Store {
 }
 
 /// A view of the store that collects new directory objects and writes them all in one transaction at the end.
+///
+/// For an operation that makes many directories: a tree of 10,000 files in 1,000 directories is one transaction instead
+/// of 1,000. What was collected and not committed is lost, and nothing speaks of it.
 #[derive(Debug)]
 pub struct Batch<'s> {
     store: &'s Store,
@@ -238,7 +242,7 @@ pub struct Batch<'s> {
 }
 
 impl<'s> Batch<'s> {
-    /// A view in which nothing is new.
+    /// Starts an empty one.
     pub fn new(store: &'s Store) -> Self {
         Self { store, new: Mutex::default() }
     }
@@ -247,7 +251,7 @@ impl<'s> Batch<'s> {
     ///
     /// # Errors
     ///
-    /// [`Error::Index`](crate::Error::Index).
+    /// [`Error::Index`].
     pub fn commit(self) -> Result<()> {
         let new = self.new.into_inner().unwrap_or_else(PoisonError::into_inner);
         let objects: Vec<_> = new.iter().map(|(id, directory)| (*id, codec::encode(directory))).collect();

@@ -275,6 +275,13 @@ pub struct Usage {
     pub index: u64,
 }
 
+impl Usage {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.blobs + self.packs + self.index
+    }
+}
+
 impl Store {
     /// Adds up the sizes of the store's files.
     ///

@@ -89,18 +89,24 @@ impl Delivery<'_> {
                 write_to(destination, &mut |out| export::write_tar(self.store, &tree, clamp, out))?;
                 Ok(None)
             }
-            Kind::Image { names, push } => {
+            Kind::Image { names, push, keep } => {
                 let names = self.names("name", names)?;
                 let made = self.make(output, &names)?;
                 if *push && names.is_empty() {
                     return Err(Failure::usage("nothing to push to: the image has no name (--tag or name=)"));
                 }
-                for name in &names {
-                    for record in &made.records {
-                        self.store.tag_image(name, record)?;
-                    }
-                    if self.multiple {
-                        self.store.set_tag(&tag_name(name), "", &made.descriptor.digest)?;
+                if *keep {
+                    self.complete(&made)?;
+                }
+                // A base that the registry mounts need not be here, and then nothing here has the name.
+                if self.is_complete(&made)? {
+                    for name in &names {
+                        for record in &made.records {
+                            self.store.tag_image(name, record)?;
+                        }
+                        if self.multiple {
+                            self.store.set_tag(&tag_name(name), "", &made.descriptor.digest)?;
+                        }
                     }
                 }
                 if *push {
@@ -114,6 +120,7 @@ impl Delivery<'_> {
             Kind::Oci { destination, directory, names } => {
                 let names = self.names("name", names)?;
                 let made = self.make(output, &names)?;
+                self.complete(&made)?;
                 let export = [Export { descriptor: made.descriptor.clone(), names }];
                 let transfers = Transfers::new(reporter, "export", cancel);
                 match (destination, directory) {
@@ -135,6 +142,7 @@ impl Delivery<'_> {
             Kind::Docker { destination, names } => {
                 let names = self.names("name", names)?;
                 let made = self.make(output, &names)?;
+                self.complete(&made)?;
                 let export = [Export { descriptor: made.descriptor.clone(), names }];
                 let transfers = Transfers::new(reporter, "export", cancel);
                 write_to(destination, &mut |out| {
@@ -164,6 +172,26 @@ impl Delivery<'_> {
             shown.extend(canonical.collect::<Vec<_>>());
         }
         Ok(Delivered { descriptor, records, names: shown })
+    }
+
+    /// Fetches what the images need of their bases and is not here.
+    fn complete(&self, made: &Delivered) -> Result<(), Failure> {
+        for record in &made.records {
+            self.images.complete(record, self.builder.cancel)?;
+        }
+        if self.multiple {
+            self.store.complete_index(&made.descriptor)?;
+        }
+        Ok(())
+    }
+
+    fn is_complete(&self, made: &Delivered) -> Result<bool, Failure> {
+        for record in &made.records {
+            if self.store.image_media_type(record.digest())?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(self.store.image_media_type(&made.descriptor.digest)?.is_some())
     }
 
     /// The file system, or one in which each platform's has a directory of its own.
@@ -225,7 +253,9 @@ pub(crate) fn push_image(
     let shown = format!("push {name}");
     let pushed = phase(reporter, &shown, || {
         let transfers = Transfers::new(reporter, &shown, cancel);
-        let pushed = images.client()?.push(store, root, name, &[], &transfers);
+        let client = images.client()?;
+        let pushed = client.push(store, root, name, &transfers);
+        images.pass_warnings_on(&client);
         pushed.map_err(|error| {
             let fault = Error::from_image(&error);
             Error::new(fault, format!("cannot push `{name}`")).caused_by(error)

@@ -21,13 +21,16 @@ use cooper_build::build::{Builder, Built, load};
 use cooper_build::source::StoreImages;
 use cooper_build::step::CancelToken;
 use cooper_build::{Error, Fault, export};
+use cooper_image::platform::Platform;
 use cooper_image::reference::Reference;
+use cooper_image::store::Store;
 
+use super::values;
 use crate::arguments::BuildArguments;
 use crate::environment;
 use crate::failure::Failure;
 use crate::outputs::{self, Destination, Kind, Output};
-use crate::{display, runner, signals};
+use crate::{caches, display, registries, runner, signals};
 
 use delivery::{Delivered, Delivery};
 pub(crate) use delivery::{push_image, write_to};
@@ -39,15 +42,28 @@ pub(crate) fn build(arguments: BuildArguments) -> Result<ExitCode, Failure> {
     let call = check::Call::parse(arguments.check.as_deref(), arguments.call.as_deref())?;
     let outputs = outputs(&arguments)?;
     let tags: Vec<Reference> = references("--tag", &arguments.tag)?;
+    let cache_from: Vec<caches::From> =
+        arguments.cache_from.iter().map(|text| caches::parse_from(text)).collect::<Result<_, _>>()?;
+    let cache_to: Vec<caches::To> =
+        arguments.cache_to.iter().map(|text| caches::parse_to(text)).collect::<Result<_, _>>()?;
+    let limit =
+        arguments.store_limit.as_deref().map(|text| values::size("--store-limit", text)).transpose()?;
     let store = environment::open_store(&arguments.store)?;
+    if let Some(limit) = limit {
+        store.prune_to(limit)?;
+    }
     // Before anything is read from stdin: a build that waits for its context can be ended, too.
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel);
     let display = display::display(arguments.progress, arguments.quiet);
-    let mut insecure = arguments.registry.insecure_registry.clone();
-    insecure.extend(outputs.iter().flat_map(Output::insecure_hosts));
-    let images = StoreImages::new(&store, environment::registry_options(&insecure)?, &*display);
-    let prepared = request::prepare(&arguments, &store, &images, &cancel)?;
+    let mut options = registries::options(&arguments.registry)?;
+    options.insecure.extend(outputs.iter().flat_map(Output::insecure_hosts));
+    let images = StoreImages::new(&store, options, &*display);
+    let mut prepared = request::prepare(&arguments, &store, &images, &cancel)?;
+    for request in &mut prepared.requests {
+        request.inline_cache = cache_to.contains(&caches::To::Inline);
+    }
+    let prepared = prepared;
     let loaded = load(&store, &prepared.requests[0], &cancel)?;
     if let Some(call) = call {
         return call.run(&store, &loaded, &prepared.requests[0]);
@@ -61,8 +77,16 @@ pub(crate) fn build(arguments: BuildArguments) -> Result<ExitCode, Failure> {
         return Err(Failure::usage("type=docker holds one platform: use type=oci"));
     }
     let runner = runner::runner(&store, arguments.ca_bundle.as_deref())?;
-    let builder =
-        Builder { store: &store, images: &images, runner: &*runner, reporter: &*display, cancel: &cancel };
+    let platforms: Vec<&Platform> = prepared.requests.iter().map(|request| &request.platform).collect();
+    let imported = caches::import(&store, &images, &cache_from, &platforms, &*display);
+    let builder = Builder {
+        store: &store,
+        images: &images,
+        runner: &*runner,
+        reporter: &*display,
+        cancel: &cancel,
+        caches: &imported,
+    };
     let built = prepared.requests.iter().map(|request| builder.build(request, &loaded));
     let built = built.collect::<cooper_build::Result<Vec<Built<'_>>>>()?;
     let delivery = Delivery {
@@ -80,9 +104,26 @@ pub(crate) fn build(arguments: BuildArguments) -> Result<ExitCode, Failure> {
             delivered.get_or_insert(result);
         }
     }
+    caches::export(&store, &images, &built, &cache_to, &*display, &cancel)?;
     drop(display);
+    if let Some(limit) = limit {
+        collect(&store, limit)?;
+    }
     report(&arguments, delivered.as_ref())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Brings the store below its limit. What has a name stays, and what this build holds.
+fn collect(store: &Store, limit: u64) -> Result<(), Failure> {
+    store.prune_to(limit)?;
+    let left = store.usage()?.total();
+    if left > limit {
+        let left = display::bytes(left);
+        crate::complain(&format!(
+            "warning: the store takes {left}, more than --store-limit: names and this build hold it"
+        ));
+    }
+    Ok(())
 }
 
 fn is_true(text: &str) -> bool {
@@ -91,11 +132,7 @@ fn is_true(text: &str) -> bool {
 
 /// Flags that are read so that they can be refused by name.
 fn refuse(arguments: &BuildArguments) -> Result<(), Failure> {
-    let given = [
-        ("--cache-from", !arguments.cache_from.is_empty()),
-        ("--cache-to", !arguments.cache_to.is_empty()),
-        ("--ssh", !arguments.ssh.is_empty()),
-    ];
+    let given = [("--ssh", !arguments.ssh.is_empty())];
     if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
         return Err(Failure::unsupported(flag));
     }
@@ -111,7 +148,8 @@ fn refuse(arguments: &BuildArguments) -> Result<(), Failure> {
 fn outputs(arguments: &BuildArguments) -> Result<Vec<Output>, Failure> {
     let mut outputs: Vec<Output> =
         arguments.output.iter().map(|text| outputs::parse(text)).collect::<Result<_, _>>()?;
-    let image = |push| Output::plain(Kind::Image { names: Vec::new(), push });
+    let keep = arguments.load || !arguments.push;
+    let image = |push| Output::plain(Kind::Image { names: Vec::new(), push, keep });
     if arguments.push || arguments.load || outputs.is_empty() {
         outputs.push(image(arguments.push));
     }

@@ -75,6 +75,7 @@ pub(super) fn prepare(
         network_allow: Vec::new(),
         extra_hosts: values::hosts(&arguments.add_host)?,
         cache,
+        inline_cache: false,
         pull: arguments.pull,
         limits: values::limits(
             arguments.memory.as_deref(),
