@@ -23,6 +23,60 @@ static void *waits(void *arg)
     return NULL;
 }
 
+/* Condition variables over a lock with priority inheritance. */
+enum { FUTEX_LOCK_PI = 6, FUTEX_UNLOCK_PI = 7, FUTEX_WAIT_REQUEUE_PI = 11, FUTEX_CMP_REQUEUE_PI = 12 };
+static int condition, lock, entered, inside;
+static void *waits_for_lock(void *arg)
+{
+    (void)arg;
+    __atomic_add_fetch(&entered, 1, __ATOMIC_SEQ_CST);
+    long r;
+    do
+        r = futex(&condition, FUTEX_WAIT_REQUEUE_PI | FUTEX_PRIVATE_FLAG, 0, NULL, &lock, 0);
+    while (r == -1 && errno == EINTR);
+    if (r == 0) {
+        int own = (lock & 0x3fffffff) == (int)syscall(SYS_gettid);
+        int alone = __atomic_add_fetch(&inside, 1, __ATOMIC_SEQ_CST) == 1;
+        sched_yield();
+        __atomic_sub_fetch(&inside, 1, __ATOMIC_SEQ_CST);
+        r = !own + 2 * !alone;
+        futex(&lock, FUTEX_UNLOCK_PI | FUTEX_PRIVATE_FLAG, 0, NULL, NULL, 0);
+    }
+    return (void *)r;
+}
+
+static void requeue_pi(void)
+{
+    struct timespec past = {1, 0};
+    pthread_t t[3];
+    SHOW(futex(&condition, FUTEX_WAIT_REQUEUE_PI, 1, NULL, &lock, 0));
+    SHOW(futex(&condition, FUTEX_WAIT_REQUEUE_PI, 0, &past, &lock, 0));
+    SHOW(futex(&condition, FUTEX_WAIT_REQUEUE_PI, 0, &past, &condition, 0));
+    SHOW(futex(&condition, FUTEX_CMP_REQUEUE_PI, 2, (void *)1, &lock, 0));
+    SHOW(futex(&condition, FUTEX_CMP_REQUEUE_PI, 1, (void *)1, &lock, 1));
+    lock = 0;
+    SHOW(futex(&lock, FUTEX_LOCK_PI | FUTEX_PRIVATE_FLAG, 0, NULL, NULL, 0));
+    for (int i = 0; i < 3; i++)
+        MUST(pthread_create(&t[i], NULL, waits_for_lock, NULL));
+    while (__atomic_load_n(&entered, __ATOMIC_SEQ_CST) < 3)
+        sched_yield();
+    /* Until all three wait, which nothing tells. */
+    int moved = 0;
+    while (moved < 3) {
+        long r = futex(&condition, FUTEX_CMP_REQUEUE_PI | FUTEX_PRIVATE_FLAG, 1, (void *)10, &lock, 0);
+        moved += r > 0 ? r : 0;
+        sched_yield();
+    }
+    TRUE(moved == 3);
+    SHOW(futex(&lock, FUTEX_UNLOCK_PI | FUTEX_PRIVATE_FLAG, 0, NULL, NULL, 0));
+    for (int i = 0; i < 3; i++) {
+        void *r = (void *)1;
+        pthread_join(t[i], &r);
+        TRUE(r == NULL);
+    }
+    TRUE((lock & 0x3fffffff) == 0);
+}
+
 int main(void)
 {
     struct timespec soon = {0, 10000000}, odd = {0, 1000000000}, past = {1, 0};
@@ -52,6 +106,8 @@ int main(void)
     for (int i = 0; i < 4; i++)
         pthread_join(t[i], NULL);
     SAY("all woken");
+
+    requeue_pi();
 
     /* A shared word between two processes. */
     int *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), status;

@@ -8,6 +8,7 @@
 //! | `busybox` | the busybox of package busybox-static, its applets as hard links | that package |
 //! | `musl` | `busybox` and the loader of package musl | that and musl |
 //! | `debian-bookworm` | mmdebstrap, variant minbase | mmdebstrap, a Debian mirror |
+//! | `debian-trixie-slim` | the same of Debian 13 | the same |
 //! | `alpine` | `ALPINE_TAR`, a minirootfs archive where one is at hand | that file |
 //! | `gcc-12` | the same with build-essential | mmdebstrap, a Debian mirror |
 
@@ -30,6 +31,8 @@ pub enum Base {
     Musl,
     /// Debian 12, the smallest set with apt.
     Debian,
+    /// Debian 13, the smallest set with apt.
+    Trixie,
     /// Debian 12 with its compiler: many files, some hundred megabytes.
     Gcc,
     /// A real Alpine, where `ALPINE_TAR` names its root file system.
@@ -42,6 +45,7 @@ impl Base {
             Self::Busybox => "busybox",
             Self::Musl => "musl",
             Self::Debian => "debian-bookworm",
+            Self::Trixie => "debian-trixie-slim",
             Self::Gcc => "gcc-12",
             Self::Alpine => "alpine",
         }
@@ -53,6 +57,7 @@ impl Base {
             Self::Busybox => "busybox:latest",
             Self::Musl => "musl:latest",
             Self::Debian => "debian:bookworm",
+            Self::Trixie => "debian:trixie-slim",
             Self::Gcc => "gcc:12",
             Self::Alpine => "alpine:latest",
         }
@@ -96,7 +101,11 @@ impl Base {
                 oci::write(&layout, &[&layer("busybox.tar"), &layer("musl.tar")], &settings(&["sh"]))?;
             }
             Self::Debian => {
-                debian(&layer("debian.tar"), None)?;
+                debian("bookworm", &layer("debian.tar"), None)?;
+                oci::write(&layout, &[&layer("debian.tar")], &settings(&["bash"]))?;
+            }
+            Self::Trixie => {
+                debian("trixie", &layer("debian.tar"), None)?;
                 oci::write(&layout, &[&layer("debian.tar")], &settings(&["bash"]))?;
             }
             Self::Alpine => {
@@ -106,7 +115,7 @@ impl Base {
                 oci::write(&layout, &[&layer("alpine.tar")], &settings(&["/bin/sh"]))?;
             }
             Self::Gcc => {
-                debian(&layer("gcc.tar"), Some("build-essential"))?;
+                debian("bookworm", &layer("gcc.tar"), Some("build-essential"))?;
                 oci::write(&layout, &[&layer("gcc.tar")], &settings(&["bash"]))?;
             }
         }
@@ -253,7 +262,7 @@ pub fn package(name: &str) -> Result<PathBuf> {
     Ok(to)
 }
 
-fn debian(to: &Path, include: Option<&str>) -> Result<()> {
+fn debian(suite: &str, to: &Path, include: Option<&str>) -> Result<()> {
     let mut command = process::command("mmdebstrap", ["--variant=minbase", "--skip=output/dev"]);
     // A mirror may be a snapshot that is past its date; signatures are checked all the same.
     command.arg(r#"--aptopt=Acquire::Check-Valid-Until "false""#);
@@ -262,7 +271,7 @@ fn debian(to: &Path, include: Option<&str>) -> Result<()> {
     }
     command.args(DEBIAN_HOOKS.map(|hook| format!("--customize-hook={hook}")));
     command.args(include.map(|packages| format!("--include={packages}")));
-    command.arg("bookworm").arg(to);
+    command.arg(suite).arg(to);
     process::run_with(&mut command, b"", Duration::from_secs(900))?.ok()?;
     Ok(())
 }

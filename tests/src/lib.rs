@@ -16,6 +16,7 @@
 //! - [`runtime`]: images unpacked and started by other programs;
 //! - [`guests`]: the C programs in `tests/guests`, compiled in their variants;
 //! - [`transcript`]: commands with the answers they have to give;
+//! - [`real`]: the Dockerfiles of `tests/real`, built and compared with what buildah makes;
 //! - [`fuzz`]: stored seeds and their mutations;
 //! - [`measure`]: what a command costs, for the benchmark;
 //! - [`process`]: commands with a deadline.
@@ -31,6 +32,7 @@ pub mod measure;
 pub mod oci;
 pub mod pod;
 pub mod process;
+pub mod real;
 pub mod registry;
 pub mod runtime;
 pub mod suite;

@@ -18,6 +18,8 @@ fn main() -> ExitCode {
         Err(error) => vec![case("the folder", &[], move || anyhow::bail!("tests/data/cli: {error}"))],
     };
     cases.push(case("the binary is static", &[Need::Cooper], is_static));
+    let script = Need::Program { name: "script", package: "bsdutils" };
+    cases.push(case("run at a terminal", &[Need::Cooper, Need::BUSYBOX, script], at_a_terminal));
     suite::main("cli", cases)
 }
 
@@ -34,6 +36,34 @@ fn of_file(path: &Path) -> Option<Case> {
         }
         transcript::run(&fs::read_to_string(&path)?, &cooper)
     }))
+}
+
+/// `script` gives cooper a terminal; the command has one of its own, of the same size, and the outer one is as before.
+fn at_a_terminal() -> Result<()> {
+    let cooper = Cooper::outside()?;
+    cooper.load_base(Base::Busybox)?;
+    let run = |options: &str, command: &str| {
+        format!(
+            "'{}' run --store '{}' {options} busybox:latest sh -c \"{command}\"",
+            cooper.program().display(),
+            cooper.store().display()
+        )
+    };
+    let inner =
+        "test -t 0 && test -t 1 && test -t 2 && stty size && tty && read word && echo got $word; exit 3";
+    let inner = inner.replace('$', "\\$");
+    fs::write(
+        cooper.inputs().join("session"),
+        format!("stty rows 33 cols 77\n{}\necho code $?\nstty -a\n", run("-it", &inner)),
+    )?;
+    let session = cooper.inputs().join("session");
+    let shown =
+        cooper.shell(&format!("echo typed | script -qec 'sh {}' /dev/null", session.display()))?.ok()?.text();
+    for wanted in ["33 77", "/dev/pts/0", "got typed", "code 3", " icanon", " echo "] {
+        anyhow::ensure!(shown.contains(wanted), "no `{wanted}` in:\n{shown}");
+    }
+    // Without a terminal it is refused to insist on one.
+    cooper.run(["run", "-t", "busybox:latest", "true"])?.says("--tty").map(drop)
 }
 
 /// No program header asks for a loader (PT_INTERP) or for libraries (PT_DYNAMIC with DT_NEEDED): nothing is loaded at run time.

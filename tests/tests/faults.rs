@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         case("a step that never ends meets --step-timeout", &small, step_never_ends),
         case("a step that forks without end", &guests, step_forks),
         case("a step that eats memory", &guests, step_eats),
+        case("a step that touches reserved memory", &guests, step_reserves),
         case("a step that makes every call with nonsense", &guests, step_calls),
         case("a step that makes a million files", &guests, step_files),
         case("a step with a program for another machine", &small, other_machine),
@@ -326,6 +327,13 @@ fn step_forks() -> Result<()> {
 
 fn step_eats() -> Result<()> {
     let out = guest_step("memory", &["--memory", "64m"])?;
+    ensure!(out.code == 1 || out.code == 6, "{out:?}");
+    out.says("memory").map(drop)
+}
+
+/// Memory that is not charged when it is mapped counts when it is touched.
+fn step_reserves() -> Result<()> {
+    let out = guest_step("reserve", &["--memory", "64m"])?;
     ensure!(out.code == 1 || out.code == 6, "{out:?}");
     out.says("memory").map(drop)
 }

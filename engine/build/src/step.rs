@@ -205,6 +205,14 @@ pub enum Stdin {
     Null,
     /// The descriptor 0 of the process that called the runner (`cooper run`).
     Inherit,
+    /// A terminal of the step's own, for all three standard descriptors: the caller's descriptor 0 is the keyboard, and
+    /// everything is output on [`OutputStream::Stdout`] (`cooper run` at a terminal).
+    Terminal {
+        /// Lines.
+        rows: u16,
+        /// Characters in a line.
+        columns: u16,
+    },
 }
 
 /// Whether the step's changes are wanted.

@@ -283,6 +283,9 @@ pub(crate) struct RunArguments {
     /// Accepted as in Docker; stdin is always passed on
     #[arg(short, long)]
     pub(crate) interactive: bool,
+    /// Insist on a terminal; without it the command has one where all three standard streams are terminals
+    #[arg(short, long)]
+    pub(crate) tty: bool,
     /// Variable; without a value that of the environment (repeat)
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,

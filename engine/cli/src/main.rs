@@ -17,6 +17,7 @@ mod outputs;
 mod registries;
 mod runner;
 mod signals;
+mod terminal;
 
 use std::process::ExitCode;
 

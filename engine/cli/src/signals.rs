@@ -27,5 +27,6 @@ pub(crate) fn cancel_on_signals(token: &CancelToken) {
 
 #[allow(clippy::exit, reason = "the second signal asks for exactly this; the store is whole at any moment")]
 fn exit_now() -> ! {
+    crate::terminal::restore();
     std::process::exit(7)
 }

@@ -18,7 +18,7 @@ use crate::ipc::Objects;
 use crate::ipc::message::Queue;
 use crate::ipc::semaphore::Set;
 use crate::memory::segment::Segments;
-use crate::memory::{AddressSpace, MemoryAccount};
+use crate::memory::{AddressSpace, MemoryAccount, watch};
 use crate::signal::{Actions, SignalSet, signal};
 use crate::sockets::network::NetworkPolicy;
 use crate::stop::StopFlag;
@@ -373,6 +373,7 @@ fn start_init(kernel: &Arc<Kernel>, command: InitCommand) -> Result<(), Errno> {
         table.tasks.insert(1, task.clone());
     }
     let started = run::start(task, program.cpu, program.space);
+    watch::start(kernel);
     if started.is_err() {
         lock(&kernel.table).tasks.clear();
     }

@@ -23,6 +23,7 @@
 //!   - the virtual file system's own
 //!   - wait queues, then a sleeper
 
+mod cputime;
 mod cx;
 mod devices;
 mod exec;
@@ -50,3 +51,4 @@ pub use kernel::{
 pub use sockets::network::NetworkPolicy;
 pub use stop::{StopByte, StopFlag};
 pub use task::{Credentials, ExitStatus};
+pub use terminal::Console;

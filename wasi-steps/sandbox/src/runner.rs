@@ -11,8 +11,10 @@ use cooper_build::step::{
     CancelToken, OutputStream, Stdin, StepError, StepOutcome, StepOutput, StepRequest, StepRunner,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+
 use crate::trust::Trust;
-use crate::wire::{self, Answer, Tag};
+use crate::wire::{self, Answer, Tag, Typed};
 
 /// How much of what a dying process says about itself is kept.
 const MAX_LAST_WORDS: u64 = 16 << 10;
@@ -99,11 +101,44 @@ impl StepRunner for ProcessRunner {
 fn send(input: Option<ChildStdin>, request: &StepRequest) -> io::Result<()> {
     let mut input = input.ok_or(io::ErrorKind::BrokenPipe)?;
     wire::write_request(&mut input, request)?;
-    if request.stdin == Stdin::Inherit {
-        // Not joined: it may sit in a read of a terminal long after the step has ended.
-        thread::spawn(move || forward(&mut io::stdin().lock(), &mut input));
+    // Not joined: they may sit in a read of a terminal long after the step has ended.
+    match request.stdin {
+        Stdin::Null => {}
+        Stdin::Inherit => drop(thread::spawn(move || forward(&mut io::stdin().lock(), &mut input))),
+        Stdin::Terminal { rows, columns } => {
+            // Without a step there is nobody to type for.
+            thread::spawn(move || drop(type_for(&mut input, Typed::Size { rows, columns })));
+        }
     }
     Ok(())
+}
+
+/// How often the size of the terminal is looked at.
+const SIZE_PERIOD: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// Sends keys and sizes of our terminal until the step or the terminal ends.
+fn type_for(to: &mut impl Write, mut size: Typed) -> io::Result<()> {
+    let keyboard = rustix::stdio::stdin();
+    let mut buffer = [0; 4096];
+    loop {
+        let mut descriptors = [PollFd::new(&keyboard, PollFlags::IN)];
+        let ready = match rustix::event::poll(&mut descriptors, Some(&SIZE_PERIOD)) {
+            Err(rustix::io::Errno::INTR) => 0,
+            other => other?,
+        };
+        let now = rustix::termios::tcgetwinsize(keyboard)?;
+        let now = Typed::Size { rows: now.ws_row, columns: now.ws_col };
+        if now != size {
+            wire::write_typed(to, &now)?;
+            size = now;
+        }
+        if ready > 0 {
+            match rustix::io::read(keyboard, &mut buffer)? {
+                0 => return Ok(()),
+                count => wire::write_typed(to, &Typed::Keys(buffer[..count].to_vec()))?,
+            }
+        }
+    }
 }
 
 fn forward(from: &mut impl Read, to: &mut impl Write) {

@@ -1,7 +1,8 @@
 //! The process of one step, from its request to its answer.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use cooper_build::step::{Bytes, Exit, Limit, LimitHit, Record, Stdin, StepOutcome, StepRequest, TreeRecord};
-use cooper_kernel::{Credentials, ExitStatus, InitCommand, Kernel, LimitKind, Report, StepIo};
+use cooper_kernel::{Console, Credentials, ExitStatus, InitCommand, Kernel, LimitKind, Report, StepIo};
 use cooper_vfs::{ContentStore, Errno, RootFs};
 use rustix::process::{Resource, Rlimit};
 
@@ -20,7 +21,7 @@ use crate::compiler::{Compiler, Helper, Policy};
 use crate::machine::{self, World};
 use crate::output::OutputPump;
 use crate::tiers::Tiers;
-use crate::wire::{self, Answer, Failure, Tag};
+use crate::wire::{self, Answer, Failure, Tag, Typed};
 
 /// The command's file creation mask, as container runtimes set it.
 const UMASK: u32 = 0o022;
@@ -78,17 +79,41 @@ fn answer(open: impl FnOnce() -> Result<StepServices, String>, out: SharedOut) -
     let died = |error: io::Error| Failure::Died(error.to_string());
     // Without a buffer: what follows the request is the step's standard input.
     let input = io::stdin().as_fd().try_clone_to_owned().map_err(died)?;
-    let mut input = std::fs::File::from(input);
+    let mut input = File::from(input);
     let request = wire::read_request(&mut input).map_err(died)?;
     let StepServices { store, translation } = open().map_err(Failure::Store)?;
     let (tiers, compiler) = tiers(translation, &store).map_err(died)?;
     let (pump, pipes) = OutputPump::start(out).map_err(died)?;
-    let stdin = (request.stdin == Stdin::Inherit).then_some(input);
+    let (stdin, keyboard) = match request.stdin {
+        Stdin::Null => (None, None),
+        Stdin::Inherit => (Some(input), None),
+        Stdin::Terminal { .. } => (None, Some(input)),
+    };
     let stdio = StepIo { stdin, stdout: pipes.stdout, stderr: pipes.stderr };
+    let screen = stdio.stdout.try_clone().map_err(died)?;
     let root_fs = machine::root_fs(&request, store)?;
     let kernel = machine::kernel(&request, root_fs.clone(), stdio, &tiers);
     let world = machine::mount(&request, &kernel, &root_fs)?;
-    let ended = run(&request, &kernel, &world.root_fs)?;
+    let console = match request.stdin {
+        Stdin::Null | Stdin::Inherit => None,
+        Stdin::Terminal { rows, columns } => {
+            let console = kernel.open_console(rows, columns);
+            let console = console.map_err(|errno| Failure::Died(format!("no terminal: {errno}")))?;
+            Some(
+                Screen::start(
+                    Arc::new(console),
+                    keyboard.ok_or_else(|| Failure::Died("no input".to_owned()))?,
+                    screen,
+                )
+                .map_err(died)?,
+            )
+        }
+    };
+    let ended = run(&request, &kernel, &world.root_fs);
+    if let Some(console) = console {
+        console.finish();
+    }
+    let ended = ended?;
     let mut report = kernel.report();
     if let Some(compiler) = compiler {
         compiler.finish();
@@ -96,6 +121,44 @@ fn answer(open: impl FnOnce() -> Result<StepServices, String>, out: SharedOut) -
     report.hints.extend(tiers.complaints());
     pump.finish().map_err(died)?;
     outcome(&request, &world, &ended, report)
+}
+
+/// The threads between the step's terminal and the pipes of its process.
+struct Screen {
+    console: Arc<Console>,
+    output: thread::JoinHandle<()>,
+}
+
+impl Screen {
+    fn start(console: Arc<Console>, mut keyboard: File, mut screen: File) -> io::Result<Self> {
+        let (typed, shown) = (console.clone(), console.clone());
+        // Not joined: it waits for keys as long as the process lives.
+        thread::Builder::new().name("keyboard".to_owned()).spawn(move || {
+            while let Ok(Some(event)) = wire::read_typed(&mut keyboard) {
+                match event {
+                    Typed::Keys(keys) if typed.type_in(&keys).is_ok() => {}
+                    Typed::Keys(_) => return,
+                    Typed::Size { rows, columns } => typed.resize(rows, columns),
+                }
+            }
+        })?;
+        let output = thread::Builder::new().name("screen".to_owned()).spawn(move || {
+            let mut buffer = [0; 1 << 14];
+            while let Ok(count @ 1..) = shown.read(&mut buffer) {
+                if screen.write_all(&buffer[..count]).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { console, output })
+    }
+
+    /// Waits until everything is shown.
+    fn finish(self) {
+        self.console.end();
+        // A panic there has been said by the thread itself.
+        drop(self.output.join());
+    }
 }
 
 fn tiers(

@@ -1,7 +1,7 @@
 //! What a step's process and its parent say to each other.
 //!
 //! To the process: a length (4 bytes, little endian) and the request as JSON; what follows on the same descriptor is the
-//! step's standard input. From the process: frames of a tag (1 byte), a length (4 bytes, little endian) and that many bytes. The last
+//! step's standard input, or, for a step at a terminal, frames of what is [`Typed`]. From the process: frames of a tag (1 byte), a length (4 bytes, little endian) and that many bytes. The last
 //! frame is the answer; a stream that ends without one means that the process died.
 
 use std::io::{self, Read, Write};
@@ -85,6 +85,50 @@ pub(crate) fn read_request(input: &mut impl Read) -> io::Result<StepRequest> {
     serde_json::from_slice(&bytes).map_err(io::Error::from)
 }
 
+/// What happens at the terminal of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Typed {
+    /// Keys were pressed.
+    Keys(Vec<u8>),
+    /// It has another size.
+    Size {
+        /// Lines.
+        rows: u16,
+        /// Characters in a line.
+        columns: u16,
+    },
+}
+
+const KEYS: u8 = 1;
+const SIZE: u8 = 2;
+
+/// Writes what happened at the terminal.
+pub(crate) fn write_typed(out: &mut impl Write, typed: &Typed) -> io::Result<()> {
+    let (tag, bytes) = match typed {
+        Typed::Keys(keys) => (KEYS, keys.clone()),
+        Typed::Size { rows, columns } => (SIZE, [rows.to_le_bytes(), columns.to_le_bytes()].concat()),
+    };
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    out.write_all(&[&[tag], &length.to_le_bytes()[..], &bytes].concat())?;
+    out.flush()
+}
+
+/// Reads what happened at the terminal; `None` at the end of the stream.
+pub(crate) fn read_typed(input: &mut impl Read) -> io::Result<Option<Typed>> {
+    let mut tag = [0];
+    if input.read(&mut tag)? == 0 {
+        return Ok(None);
+    }
+    let bytes = read_sized(input, MAX_FRAME)?;
+    match (tag[0], bytes.as_slice()) {
+        (KEYS, _) => Ok(Some(Typed::Keys(bytes))),
+        (SIZE, &[a, b, c, d]) => {
+            Ok(Some(Typed::Size { rows: u16::from_le_bytes([a, b]), columns: u16::from_le_bytes([c, d]) }))
+        }
+        _ => Err(io::Error::other("a frame of an unknown kind")),
+    }
+}
+
 /// Writes a frame.
 pub(crate) fn write_frame(out: &mut impl Write, tag: Tag, bytes: &[u8]) -> io::Result<()> {
     let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
@@ -130,6 +174,19 @@ mod tests {
         assert_eq!(read_frame(&mut input).expect("a frame"), Some((Tag::Stdout, b"one".to_vec())));
         assert_eq!(read_frame(&mut input).expect("a frame"), Some((Tag::Answer, Vec::new())));
         assert_eq!(read_frame(&mut input).expect("the end"), None);
+    }
+
+    #[test]
+    fn what_is_typed_comes_back() {
+        let all = [Typed::Keys(b"ls\r".to_vec()), Typed::Size { rows: 24, columns: 300 }];
+        let mut stream = Vec::new();
+        all.iter().for_each(|typed| write_typed(&mut stream, typed).expect("memory"));
+        let mut input = stream.as_slice();
+        for typed in all {
+            assert_eq!(read_typed(&mut input).expect("a frame"), Some(typed));
+        }
+        assert_eq!(read_typed(&mut input).expect("the end"), None);
+        assert!(read_typed(&mut &[SIZE, 1, 0, 0, 0, 9][..]).is_err());
     }
 
     #[test]

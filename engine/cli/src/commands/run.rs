@@ -4,7 +4,7 @@
 )]
 //! `cooper run`: a command in an image's file system, as a `RUN` step would run it.
 //!
-//! stdio is passed through; the exit code is the command's. Our own failures are 125, a command that cannot be executed
+//! stdio is passed through, or, where all of it is a terminal, the command has a terminal of its own; the exit code is the command's. Our own failures are 125, a command that cannot be executed
 //! 126, one that is not there 127, as in Docker.
 
 use std::io::Write;
@@ -36,6 +36,7 @@ use crate::environment::{self, open_store};
 use crate::failure::Failure;
 use crate::runner::{self, TranslationMode};
 use crate::signals;
+use crate::terminal::{self, RawMode};
 
 /// Exit code of our own failures.
 pub(crate) const OWN_FAILURE: u8 = 125;
@@ -84,7 +85,11 @@ fn try_run(arguments: &RunArguments, mode: Option<TranslationMode>) -> Result<u8
         Some(mode) => runner::runner_with(&store, trust, mode)?,
         None => runner::runner(&store, trust)?,
     };
-    let outcome = runner.run(&request, &mut Passthrough, &cancel).map_err(|error| {
+    let raw = matches!(request.stdin, Stdin::Terminal { .. }).then(RawMode::start).flatten();
+    let outcome = runner.run(&request, &mut Passthrough, &cancel);
+    // Before anything is said.
+    drop(raw);
+    let outcome = outcome.map_err(|error| {
         let code = match &error {
             StepError::Execute { missing: true, .. } => NOT_FOUND,
             StepError::Execute { missing: false, .. } => NOT_EXECUTABLE,
@@ -144,6 +149,14 @@ fn request(
     if variables.get("HOME").is_none() {
         environment.push(("HOME".into(), account.home.into()));
     }
+    let terminal = terminal::size();
+    if arguments.tty && terminal.is_none() {
+        return Err(Failure::usage("--tty wants a terminal for stdin, stdout and stderr"));
+    }
+    if terminal.is_some() && variables.get("TERM").is_none() {
+        let kind = environment::variable("TERM").unwrap_or_else(|| "xterm".to_owned());
+        environment.push(("TERM".into(), kind.into()));
+    }
     let directory = arguments.workdir.as_deref().unwrap_or(&config.working_directory);
     let directory = if directory.is_empty() { "/" } else { directory };
     if !directory.starts_with('/') {
@@ -172,7 +185,7 @@ fn request(
             arguments.timeout.as_deref(),
             "--timeout",
         )?,
-        stdin: Stdin::Inherit,
+        stdin: terminal.map_or(Stdin::Inherit, |(rows, columns)| Stdin::Terminal { rows, columns }),
         record: Record::Discard,
     })
 }

@@ -5,7 +5,9 @@
 //! against the step's output limit; beyond it every write is `EIO`, the limit is remembered, so that the step's error
 //! names it, and all processes are ended, because one that ignores errors would write for ever.
 //!
-//! What must hold: a guest sees the streams as pipes, never as the host's terminal or files.
+//! At a terminal the three are the slave of the step's own one.
+//!
+//! What must hold: a guest sees the streams as pipes or as a terminal of the step, never as the host's terminal or files.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -24,11 +26,19 @@ use crate::files::{
 };
 use crate::kernel::Kernel;
 use crate::sockets::host::{HostPoller, errno_of};
+use crate::terminal::console;
 
 /// Makes the descriptors a step's command starts with: 0, 1 and 2.
 ///
 /// `EMFILE` and its kin when the host has no descriptors left.
 pub(crate) fn standard_descriptors(kernel: &Arc<Kernel>) -> Result<Arc<DescriptorTable>, Errno> {
+    let table = DescriptorTable::new();
+    if let Some(console) = console::description(kernel)? {
+        for _ in 0..3 {
+            table.insert(console.clone(), 0, false, 3)?;
+        }
+        return Ok(table);
+    }
     let clone = |file: &File| file.try_clone().map_err(|error| errno_of(&error));
     let registry = &kernel.registry;
     let input = match &kernel.stdio.stdin {
@@ -38,7 +48,6 @@ pub(crate) fn standard_descriptors(kernel: &Arc<Kernel>) -> Result<Arc<Descripto
         }
         None => null_input(kernel),
     };
-    let table = DescriptorTable::new();
     table.insert(input, 0, false, 3)?;
     for file in [&kernel.stdio.stdout, &kernel.stdio.stderr] {
         let object = StandardOutput::new(clone(file)?, Arc::clone(&registry.output), Arc::downgrade(kernel));
@@ -70,7 +79,7 @@ impl OutputBudget {
     }
 
     /// Counts `length` more bytes. `EIO` when they are too many.
-    fn spend(&self, length: usize) -> Result<(), Errno> {
+    pub(crate) fn spend(&self, length: usize) -> Result<(), Errno> {
         let before = self.written.fetch_add(length as u64, Ordering::Relaxed);
         if before.saturating_add(length as u64) > self.limit { Err(Errno::IO) } else { Ok(()) }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use cooper_vfs::Position;
 
 use super::transfer::{MAX_TRANSFER, copy_in};
-use super::{Errno, FileObject, Input, Output, lock, next_inode};
+use super::{Errno, FileObject, Input, Output, inotify, lock, next_inode};
 use crate::locks::Holder;
 
 /// Status flags of a description, with Linux's numbers on x86-64.
@@ -156,6 +156,7 @@ impl Description {
         let mut offset = self.offset();
         let count = self.object.read(output, *offset)?;
         *offset += count as u64;
+        self.tell(inotify::event::ACCESS, count);
         Ok(count)
     }
 
@@ -172,6 +173,7 @@ impl Description {
         if self.flags() & status::APPEND != 0 {
             let (end, count) = self.object.append(input, limit)?;
             *offset = end;
+            self.tell(inotify::event::MODIFY, count);
             return Ok(count);
         }
         let count = self.write_seekable(input, *offset, limit)?;
@@ -187,7 +189,9 @@ impl Description {
         if !self.object.seekable() {
             return Err(Errno::SPIPE);
         }
-        self.object.read(output, offset)
+        let count = self.object.read(output, offset)?;
+        self.tell(inotify::event::ACCESS, count);
+        Ok(count)
     }
 
     /// Attempts to write at an explicit offset (`pwrite64`); appends with `O_APPEND`, as Linux does.
@@ -199,12 +203,30 @@ impl Description {
             return Err(Errno::SPIPE);
         }
         if self.flags() & status::APPEND != 0 {
-            return self.object.append(input, limit).map(|(_, count)| count);
+            let (_, count) = self.object.append(input, limit)?;
+            self.tell(inotify::event::MODIFY, count);
+            return Ok(count);
         }
         self.write_seekable(input, offset, limit)
     }
 
+    /// Tells who watches the file that so many bytes of it were read or written.
+    fn tell(&self, event: u32, count: usize) {
+        if count > 0
+            && inotify::is_used()
+            && let Some(position) = &self.position
+        {
+            inotify::tell(position, event);
+        }
+    }
+
     fn write_seekable(&self, input: &mut dyn Input, offset: u64, limit: u64) -> Result<usize, Errno> {
+        let count = self.write_within(input, offset, limit)?;
+        self.tell(inotify::event::MODIFY, count);
+        Ok(count)
+    }
+
+    fn write_within(&self, input: &mut dyn Input, offset: u64, limit: u64) -> Result<usize, Errno> {
         let length = input.remaining() as u64;
         if length == 0 {
             return self.object.write(input, offset);
@@ -216,6 +238,19 @@ impl Description {
             return self.object.write(input, offset);
         }
         self.object.write(&mut Prefix::new(input, (limit - offset) as usize), offset)
+    }
+}
+
+impl Drop for Description {
+    fn drop(&mut self) {
+        if inotify::is_used()
+            && !self.is_path()
+            && let Some(position) = &self.position
+        {
+            let written = self.check_writable().is_ok();
+            let event = if written { inotify::event::CLOSE_WRITE } else { inotify::event::CLOSE_NOWRITE };
+            inotify::tell(position, event);
+        }
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod description;
 pub(crate) mod epoll;
 pub(crate) mod event;
 pub(crate) mod guest;
+pub(crate) mod inotify;
 pub(crate) mod open;
 pub(crate) mod pipe;
 pub(crate) mod place;
@@ -292,6 +293,8 @@ pub(crate) enum Kind<'a> {
     Epoll(&'a epoll::Epoll),
     /// A `timerfd`.
     Timer(&'a timer::TimerFile),
+    /// An `inotify` instance.
+    Inotify(&'a inotify::InotifyFile),
     /// A regular file.
     Regular(&'a regular::RegularFile),
     /// A directory.

@@ -14,6 +14,7 @@ pub(crate) mod area;
 mod calls;
 mod fork;
 pub(crate) mod segment;
+pub(crate) mod watch;
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -93,6 +94,11 @@ impl MemoryAccount {
         }
         self.peak.fetch_max(before + bytes, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Remembers that more was used than charged.
+    fn exceed(&self) {
+        self.limit_reached.store(true, Ordering::Relaxed);
     }
 
     fn release(&self, bytes: u64) {

@@ -619,8 +619,9 @@ fn relations(subject: &Subject) -> (u32, u32, u32, char) {
 fn stat_line(subject: &Subject) -> Vec<u8> {
     let (parent, group, session, state) = relations(subject);
     let sizes = sizes(subject);
-    let cpu = ticks(subject.process.cpu_time());
-    let children = ticks(lock(&subject.process.times).children);
+    let (cpu, children) = (subject.process.cpu_time(), lock(&subject.process.times).children);
+    let [user, system, children_user, children_system] =
+        [cpu.user, cpu.system, children.user, children.system].map(ticks);
     let started = subject.process.started.saturating_duration_since(subject.kernel.started);
     let resident = subject.space().map_or(0, |space| space.charged()) / 4096;
     let pid = subject.task.as_ref().map_or(subject.process.pid(), |task| task.tid());
@@ -633,7 +634,7 @@ fn stat_line(subject: &Subject) -> Vec<u8> {
         None => (0, -1),
     };
     format!(
-        "{pid} ({name}) {state} {parent} {group} {session} {terminal} {foreground} 4194304 0 0 0 0 {cpu} 0 {children} 0 20 0 {threads} 0 \
+        "{pid} ({name}) {state} {parent} {group} {session} {terminal} {foreground} 4194304 0 0 0 0 {user} {system} {children_user} {children_system} 20 0 {threads} 0 \
          {started} {all} {resident} 18446744073709551615 0 0 {stack} 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
     )
     .into_bytes()

@@ -29,6 +29,8 @@ pub(crate) mod signal {
     pub(crate) const URG: u32 = 23;
     pub(crate) const XCPU: u32 = 24;
     pub(crate) const XFSZ: u32 = 25;
+    pub(crate) const VTALRM: u32 = 26;
+    pub(crate) const PROF: u32 = 27;
     pub(crate) const WINCH: u32 = 28;
     pub(crate) const SYS: u32 = 31;
 }

@@ -6,6 +6,7 @@ use super::{Entry, SysResult, full, partial, refused};
 use crate::cx::{AT_FDCWD, Cx};
 use crate::files::Kind;
 use crate::files::description::status;
+use crate::files::inotify::{self, Name};
 use crate::files::place::{self, at};
 
 /// The calls of this family.
@@ -24,9 +25,6 @@ pub(crate) const ENTRIES: &[Entry] = &[
     full(133, "mknod", mknod),
     full(161, "chroot", chroot),
     full(217, "getdents64", getdents64),
-    refused(253, "inotify_init", refuse_enosys, "changes are not watched: ENOSYS, so programs poll"),
-    refused(254, "inotify_add_watch", refuse_enosys, "see inotify_init"),
-    refused(255, "inotify_rm_watch", refuse_enosys, "see inotify_init"),
     full(258, "mkdirat", mkdirat),
     full(259, "mknodat", mknodat),
     full(263, "unlinkat", unlinkat),
@@ -34,7 +32,6 @@ pub(crate) const ENTRIES: &[Entry] = &[
     full(265, "linkat", linkat),
     full(266, "symlinkat", symlinkat),
     full(267, "readlinkat", readlinkat),
-    refused(294, "inotify_init1", refuse_enosys, "see inotify_init"),
     refused(300, "fanotify_init", refuse_eperm, "needs CAP_SYS_ADMIN, as in any container"),
     refused(301, "fanotify_mark", refuse_eperm, "see fanotify_init"),
     refused(304, "open_by_handle_at", refuse_eperm, "needs CAP_DAC_READ_SEARCH, as in any container"),
@@ -42,10 +39,6 @@ pub(crate) const ENTRIES: &[Entry] = &[
 ];
 
 const HERE: u64 = AT_FDCWD as u64;
-
-fn refuse_enosys(_cx: &mut Cx<'_>, _arguments: [u64; 6]) -> SysResult {
-    Err(Errno::NOSYS.into())
-}
 
 fn refuse_eperm(_cx: &mut Cx<'_>, _arguments: [u64; 6]) -> SysResult {
     Err(Errno::PERM.into())
@@ -55,6 +48,24 @@ fn refuse_eperm(_cx: &mut Cx<'_>, _arguments: [u64; 6]) -> SysResult {
 fn from(cx: &Cx<'_>, directory: u64, address: u64) -> Result<(Position, Vec<u8>), Errno> {
     let path = cx.path(address)?;
     Ok((place::base(cx, directory, &path)?, path))
+}
+
+/// The name that a call is about to change, where somebody may watch it.
+fn watched(cx: &Cx<'_>, base: &Position, path: &[u8]) -> Option<Name> {
+    if !inotify::is_used() {
+        return None;
+    }
+    let position = cx.kernel.root_fs.resolve(&cx.walk(), base, path, Follow::No).ok()?;
+    Some(Name::of(&cx.walk(), position))
+}
+
+/// Tells that a name was made, where somebody may watch.
+fn tell_created(cx: &Cx<'_>, base: &Position, path: &[u8]) {
+    if inotify::is_used()
+        && let Ok(position) = cx.kernel.root_fs.resolve(&cx.walk(), base, path, Follow::No)
+    {
+        inotify::tell_created(&position);
+    }
 }
 
 /// Names fetched from the file system at a time.
@@ -206,6 +217,7 @@ fn make_directory(cx: &Cx<'_>, directory: u64, path: u64, mode: u64) -> SysResul
     let (base, path) = from(cx, directory, path)?;
     let mode = (mode as u32 & 0o1777 & !cx.fs().umask()) as u16;
     cx.kernel.root_fs.make_directory(&cx.walk(), &base, &path, mode)?;
+    tell_created(cx, &base, &path);
     Ok(0)
 }
 
@@ -222,18 +234,33 @@ fn make_node(cx: &Cx<'_>, directory: u64, path: u64, mode: u64, device: u64) -> 
     let mode = mode as u32 & 0o177_777;
     let mode = mode & 0o170_000 | mode & 0o7777 & !cx.fs().umask();
     cx.kernel.root_fs.make_node(&cx.walk(), &base, &path, mode, u64::from(device as u32))?;
+    tell_created(cx, &base, &path);
     Ok(0)
 }
 
 fn rmdir(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
-    let (base, path) = from(cx, HERE, arguments[0])?;
-    cx.kernel.root_fs.remove_directory(&cx.walk(), &base, &path)?;
-    Ok(0)
+    remove(cx, HERE, arguments[0], Removed::Directory)
 }
 
 fn unlink(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
-    let (base, path) = from(cx, HERE, arguments[0])?;
-    cx.kernel.root_fs.unlink(&cx.walk(), &base, &path)?;
+    remove(cx, HERE, arguments[0], Removed::Name)
+}
+
+/// What a call removes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Removed {
+    Directory,
+    Name,
+}
+
+fn remove(cx: &Cx<'_>, directory: u64, path: u64, what: Removed) -> SysResult {
+    let (base, path) = from(cx, directory, path)?;
+    let name = watched(cx, &base, &path);
+    match what {
+        Removed::Directory => cx.kernel.root_fs.remove_directory(&cx.walk(), &base, &path)?,
+        Removed::Name => cx.kernel.root_fs.unlink(&cx.walk(), &base, &path)?,
+    }
+    name.inspect(Name::tell_removed);
     Ok(0)
 }
 
@@ -242,13 +269,8 @@ fn unlinkat(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
     if flags as u32 & !at::REMOVEDIR != 0 {
         return Err(Errno::INVAL.into());
     }
-    let (base, path) = from(cx, directory, path)?;
-    if flags as u32 & at::REMOVEDIR != 0 {
-        cx.kernel.root_fs.remove_directory(&cx.walk(), &base, &path)?;
-    } else {
-        cx.kernel.root_fs.unlink(&cx.walk(), &base, &path)?;
-    }
-    Ok(0)
+    let is_directory = flags as u32 & at::REMOVEDIR != 0;
+    remove(cx, directory, path, if is_directory { Removed::Directory } else { Removed::Name })
 }
 
 fn rename(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
@@ -273,7 +295,14 @@ fn rename_at(cx: &Cx<'_>, old: [u64; 2], new: [u64; 2], flags: u32) -> SysResult
     }
     let (old_base, old_path) = from(cx, old[0], old[1])?;
     let (new_base, new_path) = from(cx, new[0], new[1])?;
+    let moved = watched(cx, &old_base, &old_path);
+    let replaced = watched(cx, &new_base, &new_path).filter(|_| !flags.contains(RenameFlags::EXCHANGE));
     cx.kernel.root_fs.rename(&cx.walk(), &old_base, &old_path, &new_base, &new_path, flags)?;
+    if let Some(moved) = moved
+        && let Ok(to) = cx.kernel.root_fs.resolve(&cx.walk(), &new_base, &new_path, Follow::No)
+    {
+        moved.tell_moved(&to, replaced.as_ref());
+    }
     Ok(0)
 }
 
@@ -297,11 +326,13 @@ fn link_at(cx: &Cx<'_>, old: [u64; 2], new: [u64; 2], flags: u32) -> SysResult {
         let file = cx.file(old[0])?;
         let position = file.position().ok_or(Errno::XDEV)?;
         cx.kernel.root_fs.link_position(&cx.walk(), position, &new_base, &new_path)?;
+        tell_created(cx, &new_base, &new_path);
         return Ok(0);
     }
     let old_base = place::base(cx, old[0], &old_path)?;
     let follow = if flags & at::SYMLINK_FOLLOW != 0 { Follow::Yes } else { Follow::No };
     cx.kernel.root_fs.link(&cx.walk(), &old_base, &old_path, follow, &new_base, &new_path)?;
+    tell_created(cx, &new_base, &new_path);
     Ok(0)
 }
 
@@ -321,6 +352,7 @@ fn symlink_at(cx: &Cx<'_>, target: u64, directory: u64, path: u64) -> SysResult 
     }
     let (base, path) = from(cx, directory, path)?;
     cx.kernel.root_fs.symlink(&cx.walk(), &target, &base, &path)?;
+    tell_created(cx, &base, &path);
     Ok(0)
 }
 

@@ -14,7 +14,7 @@ use crate::files::open::describe;
 use crate::files::regular::{MAX_OFFSET, RegularFile, seal};
 use crate::files::restrict::{self, Restrictions};
 use crate::files::transfer::{HostInput, HostOutput, Input, MAX_TRANSFER, with_bounce};
-use crate::files::{Description, Kind, Output, place};
+use crate::files::{Description, Kind, Output, inotify, place};
 use crate::signal::{SignalInfo, send, signal};
 use crate::task::Process;
 use crate::task::limits::resource;
@@ -133,7 +133,18 @@ fn open_restricted(
     // What was looked up is no link; one that somebody puts there meanwhile is not followed.
     let last = flags | OpenFlags::NOFOLLOW;
     let opened = cx.kernel.root_fs.open(&cx.walk(), &found.directory, &found.name, last, mode)?;
+    let created = opened.created;
     let description = describe(cx, opened, flags)?;
+    if inotify::is_used()
+        && let (Some(position), false) = (description.position(), description.is_path())
+    {
+        if created {
+            inotify::tell_created(position);
+        } else if flags.contains(OpenFlags::TRUNC) {
+            inotify::tell(position, inotify::event::MODIFY);
+        }
+        inotify::tell(position, inotify::event::OPEN);
+    }
     install(cx, description, flags.contains(OpenFlags::CLOEXEC))
 }
 
@@ -151,7 +162,18 @@ fn open_at(cx: &Cx<'_>, directory: u64, path: u64, flags: u32, mode: u32) -> Sys
     {
         file_shrunk(cx, &handle.node(), 0);
     }
+    let created = opened.created;
     let description = describe(cx, opened, flags)?;
+    if inotify::is_used()
+        && let (Some(position), false) = (description.position(), description.is_path())
+    {
+        if created {
+            inotify::tell_created(position);
+        } else if flags.contains(OpenFlags::TRUNC) {
+            inotify::tell(position, inotify::event::MODIFY);
+        }
+        inotify::tell(position, inotify::event::OPEN);
+    }
     install(cx, description, flags.contains(OpenFlags::CLOEXEC))
 }
 
@@ -396,6 +418,7 @@ fn truncate(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
     let length = new_length(cx, length)?;
     let position = place::position(cx, AT_FDCWD as u64, path, 0, 0)?;
     position.truncate(&cx.walk(), length)?;
+    inotify::tell(&position, inotify::event::MODIFY);
     file_shrunk(cx, &position.node(), length);
     Ok(0)
 }
@@ -437,6 +460,7 @@ fn ftruncate(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
     let regular = writable_regular(&file)?;
     let before = regular.handle().size();
     regular.truncate(length)?;
+    inotify::tell(regular.handle().position(), inotify::event::MODIFY);
     if length < before {
         file_shrunk(cx, &regular.handle().node(), length);
     }

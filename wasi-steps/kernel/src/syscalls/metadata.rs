@@ -4,6 +4,7 @@ use cooper_vfs::{AccessMode, Caller, Errno, Position, Stat, StatFs, TimeChange, 
 
 use super::{Entry, SysResult, full, partial};
 use crate::cx::{AT_FDCWD, Cx};
+use crate::files::inotify;
 use crate::files::place::{self, Target, at};
 
 /// The calls of this family.
@@ -195,6 +196,7 @@ fn faccessat2(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
 
 fn set_mode(cx: &Cx<'_>, position: &Position, mode: u64) -> SysResult {
     position.set_mode(&cx.walk(), (mode & 0o7777) as u16)?;
+    inotify::tell(position, inotify::event::ATTRIB);
     Ok(0)
 }
 
@@ -232,6 +234,7 @@ fn fchmodat2(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
 fn set_owner(cx: &Cx<'_>, position: &Position, uid: u64, gid: u64) -> SysResult {
     let id = |value: u64| Some(value as u32).filter(|id| *id != u32::MAX);
     position.set_owner(&cx.walk(), id(uid), id(gid))?;
+    inotify::tell(position, inotify::event::ATTRIB);
     Ok(0)
 }
 
@@ -273,6 +276,7 @@ fn time_change([seconds, nanoseconds]: [i64; 2]) -> Result<TimeChange, Errno> {
 
 fn set_times(cx: &Cx<'_>, position: &Position, [access, modify]: [TimeChange; 2]) -> SysResult {
     position.set_times(&cx.walk(), access, modify)?;
+    inotify::tell(position, inotify::event::ATTRIB);
     Ok(0)
 }
 

@@ -10,6 +10,7 @@ mod credentials;
 mod descriptor;
 mod directory;
 mod file;
+mod inotify;
 mod ipc;
 mod memory;
 mod metadata;
@@ -128,6 +129,7 @@ const FAMILIES: &[&[Entry]] = &[
     descriptor::ENTRIES,
     directory::ENTRIES,
     file::ENTRIES,
+    inotify::ENTRIES,
     ipc::ENTRIES,
     memory::ENTRIES,
     metadata::ENTRIES,

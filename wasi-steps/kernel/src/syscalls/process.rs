@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use cooper_vfs::{Capabilities, Errno, Follow, Position};
 
 use super::{Entry, SysError, SysResult, full, partial, stub};
+use crate::cputime::CpuTime;
 use crate::cx::{AT_FDCWD, Cx};
 use crate::exec::{self, ExecRequest, LoadError, MAX_STRING, MAX_STRINGS};
 use crate::files::Kind;
@@ -15,6 +16,7 @@ use crate::task::limits::{Limit, resource};
 use crate::task::table::{Node, Table};
 use crate::task::wait4::{self, Heard, WaitOptions, Which};
 use crate::task::{ExitStatus, Process, Task, clone, run};
+use crate::time;
 use crate::wait::lock;
 
 /// The calls of this family.
@@ -60,7 +62,7 @@ pub(crate) const ENTRIES: &[Entry] = &[
         302,
         "prlimit64",
         prlimit64,
-        "FSIZE, STACK, DATA, NOFILE, NPROC and CORE act; CPU, RSS and the rest are kept only",
+        "CPU, FSIZE, STACK, DATA, NOFILE, NPROC and CORE act; RSS and the rest are kept only",
     ),
     full(322, "execveat", execveat),
     partial(435, "clone3", clone3, "no new namespaces, no set_tid, no cgroup"),
@@ -383,10 +385,10 @@ fn usage_of(heard: &Heard) -> [u64; 18] {
 }
 
 /// `struct rusage`.
-fn usage(time: std::time::Duration, peak_kilobytes: u64) -> [u64; 18] {
+fn usage(time: CpuTime, peak_kilobytes: u64) -> [u64; 18] {
     let mut words = [0; 18];
-    words[0] = time.as_secs();
-    words[1] = u64::from(time.subsec_micros());
+    (words[0], words[1]) = (time.user.as_secs(), u64::from(time.user.subsec_micros()));
+    (words[2], words[3]) = (time.system.as_secs(), u64::from(time.system.subsec_micros()));
     words[4] = peak_kilobytes;
     words
 }
@@ -495,8 +497,18 @@ fn getrlimit(cx: &mut Cx<'_>, [resource, address, ..]: [u64; 6]) -> SysResult {
 
 fn setrlimit(cx: &mut Cx<'_>, [resource, address, ..]: [u64; 6]) -> SysResult {
     let [soft, hard]: [u64; 2] = cx.memory().load(address)?;
-    lock(&cx.process().limits).set(resource, Limit { soft, hard })?;
+    change_limit(cx, cx.process(), resource, Limit { soft, hard })?;
     Ok(0)
+}
+
+/// Sets a limit; that of processor time is watched by a timer.
+fn change_limit(cx: &Cx<'_>, process: &Arc<Process>, number: u64, limit: Limit) -> Result<(), Errno> {
+    lock(&process.limits).set(number, limit)?;
+    if number == resource::CPU as u64 {
+        cx.task.clock.note();
+        time::limit_cpu(&cx.kernel.timers, process, limit)?;
+    }
+    Ok(())
 }
 
 fn prlimit64(cx: &mut Cx<'_>, [pid, resource, new, old, ..]: [u64; 6]) -> SysResult {
@@ -505,14 +517,10 @@ fn prlimit64(cx: &mut Cx<'_>, [pid, resource, new, old, ..]: [u64; 6]) -> SysRes
         return Err(Errno::PERM.into());
     }
     let new: Option<[u64; 2]> = if new == 0 { None } else { Some(cx.memory().load(new)?) };
-    let before = {
-        let mut limits = lock(&process.limits);
-        let before = limits.get(resource)?;
-        if let Some([soft, hard]) = new {
-            limits.set(resource, Limit { soft, hard })?;
-        }
-        before
-    };
+    let before = lock(&process.limits).get(resource)?;
+    if let Some([soft, hard]) = new {
+        change_limit(cx, &process, resource, Limit { soft, hard })?;
+    }
     if old != 0 {
         cx.memory().store(old, [before.soft, before.hard])?;
     }
@@ -520,12 +528,12 @@ fn prlimit64(cx: &mut Cx<'_>, [pid, resource, new, old, ..]: [u64; 6]) -> SysRes
 }
 
 fn getrusage(cx: &mut Cx<'_>, [who, address, ..]: [u64; 6]) -> SysResult {
-    cx.task.note_cpu_time();
+    cx.task.clock.note();
     let peak = cx.memory().charged() / 1024;
     let words = match who as i32 {
         0 => usage(cx.process().cpu_time(), peak),
         -1 => usage(lock(&cx.process().times).children, 0),
-        1 => usage(std::time::Duration::from_nanos(cx.task.cpu_nanoseconds.load(Ordering::Relaxed)), peak),
+        1 => usage(cx.task.clock.read(), peak),
         _ => return Err(Errno::INVAL.into()),
     };
     cx.memory().store(address, words)?;
@@ -533,7 +541,7 @@ fn getrusage(cx: &mut Cx<'_>, [who, address, ..]: [u64; 6]) -> SysResult {
 }
 
 fn times(cx: &mut Cx<'_>, [address, ..]: [u64; 6]) -> SysResult {
-    cx.task.note_cpu_time();
+    cx.task.clock.note();
     if address != 0 {
         cx.memory().store(address, wait4::ticks_of(cx.process()))?;
     }

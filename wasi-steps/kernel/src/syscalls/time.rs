@@ -8,29 +8,19 @@ use super::{Entry, SysError, SysResult, full, partial};
 use crate::cx::Cx;
 use crate::futex::{self, WaitFor};
 use crate::memory::FutexKey;
-use crate::time::{self, ALARM, Notify, TimerValue};
+use crate::time::{self, ALARM, First, Notify, TimerClock, TimerValue};
 use crate::wait::WaitEnd;
 
 /// The calls of this family.
 pub(crate) const ENTRIES: &[Entry] = &[
     full(35, "nanosleep", nanosleep),
-    partial(36, "getitimer", getitimer, "ITIMER_REAL; the others are never armed"),
+    full(36, "getitimer", getitimer),
     full(37, "alarm", alarm),
-    partial(38, "setitimer", setitimer, "ITIMER_REAL; arming ITIMER_VIRTUAL and ITIMER_PROF is EOPNOTSUPP"),
+    full(38, "setitimer", setitimer),
     full(96, "gettimeofday", gettimeofday),
     full(201, "time", sys_time),
-    partial(
-        202,
-        "futex",
-        sys_futex,
-        "no priority inheritance proper: LOCK_PI works without raising priorities",
-    ),
-    partial(
-        222,
-        "timer_create",
-        timer_create,
-        "real-time and monotonic clocks; processor-time clocks are EOPNOTSUPP",
-    ),
+    partial(202, "futex", sys_futex, "locks with priority inheritance work without raising priorities"),
+    partial(222, "timer_create", timer_create, "no processor-time clocks of other processes"),
     full(223, "timer_settime", timer_settime),
     full(224, "timer_gettime", timer_gettime),
     full(225, "timer_getoverrun", timer_getoverrun),
@@ -99,12 +89,12 @@ fn now(cx: &Cx<'_>, clock: Clock) -> Duration {
         Clock::Real => real_time(),
         Clock::Monotonic => cx.kernel.uptime(),
         Clock::ProcessTime => {
-            cx.task.note_cpu_time();
-            cx.process().cpu_time()
+            cx.task.clock.note();
+            cx.process().cpu_time().total()
         }
         Clock::ThreadTime => {
-            cx.task.note_cpu_time();
-            Duration::from_nanos(cx.task.cpu_nanoseconds.load(std::sync::atomic::Ordering::Relaxed))
+            cx.task.clock.note();
+            cx.task.clock.read().total()
         }
     }
 }
@@ -166,14 +156,39 @@ fn clock_nanosleep(cx: &mut Cx<'_>, [id, flags, request, remaining, ..]: [u64; 6
     if clock == Clock::ThreadTime {
         return Err(Errno::INVAL.into());
     }
-    if clock == Clock::ProcessTime {
-        return Err(Errno::OPNOTSUPP.into());
-    }
     let time = read_timespec(cx, request)?;
+    if clock == Clock::ProcessTime {
+        let due = if flags & ABSOLUTE != 0 { time } else { now(cx, clock).saturating_add(time) };
+        return sleep_while_used(cx, due);
+    }
     if flags & ABSOLUTE != 0 {
         return sleep(cx, moment(cx, clock, time), 0);
     }
     sleep(cx, cx.deadline(time.min(FOR_EVER)), remaining)
+}
+
+/// Sleeps until the threads of the process have used `due` of processor time. It goes on from the start after a signal
+/// without a handler, as the others do; a relative time is not shortened then.
+fn sleep_while_used(cx: &Cx<'_>, due: Duration) -> SysResult {
+    loop {
+        let used = now(cx, Clock::ProcessTime);
+        if used >= due {
+            return Ok(0);
+        }
+        let threads = cx.process().threads();
+        threads.iter().for_each(|task| task.stop.raise());
+        let pause = time::until_used(threads.len(), (due - used).min(FOR_EVER));
+        match cx.wait(&[], Instant::now().checked_add(pause), || None::<()>) {
+            Ok(()) | Err(WaitEnd::TimedOut) => {}
+            Err(WaitEnd::Interrupted | WaitEnd::Killed) => return Err(Errno::INTR.into()),
+        }
+    }
+}
+
+/// The interval timers by their numbers in `setitimer`.
+fn interval_timer(which: u64) -> Result<i32, Errno> {
+    const TIMERS: [i32; 3] = [ALARM, time::VIRTUAL, time::PROFILE];
+    usize::try_from(which).ok().and_then(|which| TIMERS.get(which).copied()).ok_or(Errno::INVAL)
 }
 
 fn value_of(value: TimerValue) -> [[u64; 2]; 2] {
@@ -181,18 +196,28 @@ fn value_of(value: TimerValue) -> [[u64; 2]; 2] {
 }
 
 fn getitimer(cx: &mut Cx<'_>, [which, address, ..]: [u64; 6]) -> SysResult {
-    let value = match which {
-        0 => time::get(cx.process(), ALARM)?,
-        1 | 2 => TimerValue::default(),
-        _ => return Err(Errno::INVAL.into()),
-    };
+    cx.task.clock.note();
+    let value = time::get(cx.process(), interval_timer(which)?)?;
     cx.memory().store(address, value_of(value))?;
     Ok(0)
 }
 
-fn arm(cx: &Cx<'_>, first: Duration, interval: Duration) -> Result<TimerValue, Errno> {
-    let at = if first.is_zero() { None } else { Instant::now().checked_add(first.min(FOR_EVER)) };
-    time::set(&cx.kernel.timers, cx.process(), ALARM, at, interval.min(FOR_EVER))
+/// Arms a timer for a time from now on.
+fn arm(cx: &Cx<'_>, number: i32, first: Duration, interval: Duration) -> Result<TimerValue, Errno> {
+    let first = from_now(cx, time::clock_of(cx.process(), number)?, first);
+    time::set(&cx.kernel.timers, cx.process(), number, first, interval.min(FOR_EVER))
+}
+
+/// When a timer expires that is set to a time from now on; zero disarms it.
+fn from_now(cx: &Cx<'_>, clock: TimerClock, left: Duration) -> First {
+    if left.is_zero() {
+        return First::Never;
+    }
+    cx.task.clock.note();
+    match clock.used(cx.process()) {
+        Some(used) => First::Used(used.saturating_add(left)),
+        None => Instant::now().checked_add(left.min(FOR_EVER)).map_or(First::Never, First::At),
+    }
 }
 
 fn setitimer(cx: &mut Cx<'_>, [which, new, old, ..]: [u64; 6]) -> SysResult {
@@ -201,12 +226,7 @@ fn setitimer(cx: &mut Cx<'_>, [which, new, old, ..]: [u64; 6]) -> SysResult {
         if !(0..1_000_000).contains(&micros) { Err(Errno::INVAL) } else { duration(seconds, micros * 1000) }
     };
     let (interval, first) = (micros(words[0], words[1])?, micros(words[2], words[3])?);
-    let before = match which {
-        0 => arm(cx, first, interval)?,
-        1 | 2 if first.is_zero() => TimerValue::default(),
-        1 | 2 => return Err(Errno::OPNOTSUPP.into()),
-        _ => return Err(Errno::INVAL.into()),
-    };
+    let before = arm(cx, interval_timer(which)?, first, interval)?;
     if old != 0 {
         cx.memory().store(old, value_of(before))?;
     }
@@ -214,16 +234,35 @@ fn setitimer(cx: &mut Cx<'_>, [which, new, old, ..]: [u64; 6]) -> SysResult {
 }
 
 fn alarm(cx: &mut Cx<'_>, [seconds, ..]: [u64; 6]) -> SysResult {
-    let before = arm(cx, Duration::from_secs(u64::from(seconds as u32)), Duration::ZERO)?;
+    let before = arm(cx, ALARM, Duration::from_secs(u64::from(seconds as u32)), Duration::ZERO)?;
     let left = before.left;
     Ok(if left.is_zero() { 0 } else { (left + Duration::from_millis(500)).as_secs().max(1) })
 }
 
-fn timer_create(cx: &mut Cx<'_>, [id, event, address, ..]: [u64; 6]) -> SysResult {
+/// The clock of a timer. `EOPNOTSUPP` for the processor time of another process.
+fn timer_clock(cx: &Cx<'_>, id: u64) -> Result<TimerClock, Errno> {
+    let own = |clock: Clock| match clock {
+        Clock::Real => TimerClock::Real,
+        Clock::Monotonic => TimerClock::Monotonic,
+        Clock::ProcessTime => TimerClock::Process,
+        Clock::ThreadTime => TimerClock::Thread(cx.task.tid()),
+    };
     let clock = clock(id)?;
-    if !matches!(clock, Clock::Real | Clock::Monotonic) {
-        return Err(Errno::OPNOTSUPP.into());
+    // The number of the process or thread, inverted, is above the three low bits.
+    let whose = !(id as i32 >> 3) as u32;
+    match clock {
+        _ if id as i32 >= 0 || whose == 0 => Ok(own(clock)),
+        Clock::ProcessTime if whose == cx.process().pid() && id & 3 == 1 => Ok(TimerClock::User),
+        Clock::ProcessTime if whose == cx.process().pid() => Ok(TimerClock::Process),
+        Clock::ThreadTime if cx.process().threads().iter().any(|task| task.tid() == whose) => {
+            Ok(TimerClock::Thread(whose))
+        }
+        _ => Err(Errno::OPNOTSUPP),
     }
+}
+
+fn timer_create(cx: &mut Cx<'_>, [id, event, address, ..]: [u64; 6]) -> SysResult {
+    let clock = timer_clock(cx, id)?;
     let event: Option<[u8; 64]> = if event == 0 { None } else { Some(cx.memory().load(event)?) };
     let word = |bytes: &[u8; 64], at: usize| {
         u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
@@ -250,9 +289,7 @@ fn timer_create(cx: &mut Cx<'_>, [id, event, address, ..]: [u64; 6]) -> SysResul
     };
     let by_default =
         |number: i32| Notify::Signal { number: crate::signal::signal::ALRM, value: number as u64 };
-    let number = time::create(cx.process(), clock == Clock::Real, |number| {
-        wanted.unwrap_or_else(|| by_default(number))
-    })?;
+    let number = time::create(cx.process(), clock, |number| wanted.unwrap_or_else(|| by_default(number)))?;
     if let Err(errno) = cx.memory().store(address, number) {
         time::delete(&cx.kernel.timers, cx.process(), number)?;
         return Err(errno.into());
@@ -270,13 +307,11 @@ fn timer_settime(cx: &mut Cx<'_>, [id, flags, new, old, ..]: [u64; 6]) -> SysRes
     let number = timer_number(id)?;
     let words: [i64; 4] = cx.memory().load(new)?;
     let (interval, first) = (duration(words[0], words[1])?, duration(words[2], words[3])?);
-    let at = if first.is_zero() {
-        None
-    } else if flags & ABSOLUTE != 0 {
-        let real = time::is_real(cx.process(), number)?;
-        moment(cx, if real { Clock::Real } else { Clock::Monotonic }, first)
-    } else {
-        Instant::now().checked_add(first.min(FOR_EVER))
+    let at = match time::clock_of(cx.process(), number)? {
+        clock if first.is_zero() || flags & ABSOLUTE == 0 => from_now(cx, clock, first),
+        TimerClock::Real => moment(cx, Clock::Real, first).map_or(First::Never, First::At),
+        TimerClock::Monotonic => moment(cx, Clock::Monotonic, first).map_or(First::Never, First::At),
+        TimerClock::User | TimerClock::Process | TimerClock::Thread(_) => First::Used(first),
     };
     let before = time::set(&cx.kernel.timers, cx.process(), number, at, interval.min(FOR_EVER))?;
     if old != 0 {
@@ -381,10 +416,13 @@ fn sys_futex(cx: &mut Cx<'_>, [address, operation, value, timeout, second, third
         6 | 13 => lock_pi(cx, address, private, timeout),
         7 => unlock_pi(cx, address, private),
         8 => try_lock_pi(cx, address).map(|()| 0),
-        _ => {
-            cx.kernel.count_unimplemented("futex (requeue with priority inheritance)");
-            Err(Errno::NOSYS.into())
+        11 => {
+            let deadline = wait_deadline(cx, timeout, true, operation & REALTIME != 0)?;
+            let wanted = WaitFor { address, private, expected: value, bits: futex::ANY, deadline };
+            wait_requeue_pi(cx, wanted, second)
         }
+        12 => requeue_pi(cx, (address, key(address)?), (second, key(second)?), (count, other), third as u32),
+        _ => Err(Errno::NOSYS.into()),
     }
 }
 
@@ -413,6 +451,46 @@ fn try_lock_pi(cx: &Cx<'_>, address: u64) -> Result<(), SysError> {
 
 fn lock_pi(cx: &Cx<'_>, address: u64, private: bool, timeout: u64) -> SysResult {
     let deadline = wait_deadline(cx, timeout, true, true)?;
+    lock_pi_until(cx, address, private, deadline)
+}
+
+/// `FUTEX_WAIT_REQUEUE_PI`: waits on one word, to be moved to a lock, and returns with the lock.
+///
+/// `EINVAL` for one word twice; `EAGAIN` when the word is not what was expected; `ETIMEDOUT`.
+fn wait_requeue_pi(cx: &Cx<'_>, wanted: WaitFor, second: u64) -> SysResult {
+    if wanted.address == second || !second.is_multiple_of(4) {
+        return Err(Errno::INVAL.into());
+    }
+    match cx.kernel.futexes.wait(cx.task, cx.memory(), wanted)? {
+        Ok(()) => lock_pi_until(cx, second, wanted.private, wanted.deadline),
+        Err(WaitEnd::TimedOut) => Err(Errno::TIMEDOUT.into()),
+        Err(_) => Err(SysError::Restart),
+    }
+}
+
+/// `FUTEX_CMP_REQUEUE_PI`: gives a free lock to one waiter of a word and moves the others to the lock.
+///
+/// `EINVAL` for one word twice and unless one is to be woken; `EAGAIN` when the word is not what was expected.
+fn requeue_pi(
+    cx: &Cx<'_>,
+    from: (u64, FutexKey),
+    to: (u64, FutexKey),
+    counts: (u32, u32),
+    expected: u32,
+) -> SysResult {
+    if counts.0 != 1 || from.0 == to.0 {
+        return Err(Errno::INVAL.into());
+    }
+    let memory = &cx.memory().memory;
+    // Marked before anybody is moved, so that the owner's unlocking comes to the kernel.
+    let marked = memory.fetch_update(to.0, |word: u32| word | futex::WAITERS).map_err(|_| Errno::FAULT)?;
+    let wake = u32::from(marked & futex::TID_MASK == 0);
+    let expected = Some((cx.memory(), from.0, expected));
+    let (woken, moved) = cx.kernel.futexes.requeue(from.1, to.1, wake, counts.1, expected)?;
+    Ok((woken + moved).into())
+}
+
+fn lock_pi_until(cx: &Cx<'_>, address: u64, private: bool, deadline: Option<Instant>) -> SysResult {
     loop {
         match try_lock_pi(cx, address) {
             Err(SysError::Errno(Errno::AGAIN)) => {}

@@ -17,6 +17,7 @@ use crate::kernel::LimitKind;
 use crate::signal::AlternateStack;
 use crate::syscalls::SysError;
 use crate::task::limits::resource;
+use crate::time;
 use crate::wait::lock;
 
 bitflags! {
@@ -241,6 +242,10 @@ fn prepare_and_start(
         *lock(&child.alternate_stack) = *lock(&cx.task.alternate_stack);
     } else {
         *lock(&child.alternate_stack) = AlternateStack::NONE;
+    }
+    if !flags.contains(CloneFlags::THREAD) {
+        let limit = lock(&child.process().limits).get(resource::CPU as u64)?;
+        time::limit_cpu(&cx.kernel.timers, child.process(), limit)?;
     }
     let mut cpu = cx.cpu.clone();
     cpu.gpr[register::RAX] = 0;

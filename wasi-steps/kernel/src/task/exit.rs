@@ -89,8 +89,7 @@ pub(crate) fn leave(task: &Arc<Task>, space: Arc<AddressSpace>, own: ExitStatus)
     let (last, status) = {
         let mut state = lock(&process.state);
         state.threads.retain(|other| !Arc::ptr_eq(other, task));
-        let used = Duration::from_nanos(task.cpu_nanoseconds.load(Ordering::Relaxed));
-        lock(&process.times).ended_threads += used;
+        lock(&process.times).ended_threads += task.clock.read();
         (state.threads.is_empty(), state.exiting.unwrap_or(own))
     };
     if last {
@@ -202,7 +201,7 @@ fn notify_parent(table: &mut Table, pid: u32) {
     let Some(node) = table.process(pid) else { return };
     let (number, parent_pid, uid) = (node.exit_signal, node.parent, node.uid);
     let Some(status) = node.zombie else { return };
-    let ticks = ticks(node.process.cpu_time());
+    let used = node.process.cpu_time();
     let Some(parent) = table.process(parent_pid).map(|node| node.process.clone()) else {
         if pid != 1 {
             table.remove(pid);
@@ -220,8 +219,8 @@ fn notify_parent(table: &mut Table, pid: u32) {
                 ExitStatus::Code(code) => i32::from(code),
                 ExitStatus::Signal(number) | ExitStatus::Core(number) => i32::from(number),
             },
-            user_ticks: ticks,
-            system_ticks: 0,
+            user_ticks: ticks(used.user),
+            system_ticks: ticks(used.system),
         };
         let cause = match status {
             ExitStatus::Code(_) => code::EXITED,

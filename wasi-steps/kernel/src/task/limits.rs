@@ -10,6 +10,7 @@ pub(crate) const INFINITY: u64 = u64::MAX;
 
 /// Linux's numbers of the resources that the kernel looks at.
 pub(crate) mod resource {
+    pub(crate) const CPU: usize = 0;
     pub(crate) const FSIZE: usize = 1;
     pub(crate) const DATA: usize = 2;
     pub(crate) const STACK: usize = 3;

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use cooper_vfs::Position;
 
+use crate::cputime::ThreadClock;
 use crate::files::table::DescriptorTable;
 use crate::kernel::Kernel;
 use crate::memory::AddressSpace;
@@ -131,8 +132,8 @@ pub(crate) struct Task {
     pub(crate) timer_slack: AtomicU64,
     /// The end of the wait of a call that was interrupted and may be restarted.
     restart_deadline: Mutex<Option<Option<Instant>>>,
-    /// Processor time used so far, as the thread itself last noted it.
-    pub(crate) cpu_nanoseconds: AtomicU64,
+    /// Processor time used so far.
+    pub(crate) clock: ThreadClock,
     /// What `exit` was called with.
     pub(crate) exit_code: Mutex<u8>,
     /// Set while a `vfork` child uses the memory of the parent.
@@ -181,7 +182,7 @@ impl Task {
             no_new_privileges: AtomicBool::new(false),
             timer_slack: AtomicU64::new(50_000),
             restart_deadline: Mutex::new(None),
-            cpu_nanoseconds: AtomicU64::new(0),
+            clock: ThreadClock::default(),
             exit_code: Mutex::new(0),
             vfork_done: Mutex::new(None),
         })
@@ -296,13 +297,6 @@ impl Task {
         ExitStatus::Code(*lock(&self.exit_code))
     }
 
-    /// Notes the processor time of the calling host thread, which must be this task's.
-    pub(crate) fn note_cpu_time(&self) {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        let nanoseconds = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
-        self.cpu_nanoseconds.store(nanoseconds, Ordering::Relaxed);
-    }
-
     /// Makes the thread look at what is new for it, whether it runs guest code or waits.
     pub(crate) fn notify(&self) {
         self.stop.raise();
@@ -333,9 +327,15 @@ impl Task {
         &self,
         queues: &[&WaitQueue],
         deadline: Option<Instant>,
-        attempt: impl FnMut() -> Option<T>,
+        mut attempt: impl FnMut() -> Option<T>,
     ) -> Result<T, WaitEnd> {
-        self.sleeper.wait(self, queues, deadline, attempt)
+        if let Some(value) = attempt() {
+            return Ok(value);
+        }
+        let start = Instant::now();
+        let end = self.sleeper.wait(self, queues, deadline, attempt);
+        self.clock.count_wait(start);
+        end
     }
 
     /// Waits as [`wait`](Self::wait) does, but for the thread's death only (`vfork`).
@@ -344,7 +344,10 @@ impl Task {
         queues: &[&WaitQueue],
         attempt: impl FnMut() -> Option<T>,
     ) -> Result<T, WaitEnd> {
-        self.sleeper.wait(&OnlyDeath(self), queues, None, attempt)
+        let start = Instant::now();
+        let end = self.sleeper.wait(&OnlyDeath(self), queues, None, attempt);
+        self.clock.count_wait(start);
+        end
     }
 
     /// See [`Cx::deadline`](crate::cx::Cx::deadline).

@@ -1,13 +1,14 @@
 //! Thread groups.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cooper_vfs::Position;
 
 use super::Task;
 use super::limits::Limits;
+use crate::cputime::CpuTime;
 use crate::signal::{Actions, PendingSignals};
 use crate::time::ProcessTimers;
 use crate::wait::{WaitQueue, lock};
@@ -37,9 +38,9 @@ impl ExitStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Times {
     /// Of threads that have ended.
-    pub(crate) ended_threads: Duration,
+    pub(crate) ended_threads: CpuTime,
     /// Of children that were waited for, and theirs.
-    pub(crate) children: Duration,
+    pub(crate) children: CpuTime,
 }
 
 /// What the threads of a group agree on under one lock.
@@ -157,9 +158,8 @@ impl Process {
     }
 
     /// Processor time of all threads so far.
-    pub(crate) fn cpu_time(&self) -> Duration {
-        let running: u64 =
-            lock(&self.state).threads.iter().map(|task| task.cpu_nanoseconds.load(Ordering::Relaxed)).sum();
-        lock(&self.times).ended_threads + Duration::from_nanos(running)
+    pub(crate) fn cpu_time(&self) -> CpuTime {
+        let running: CpuTime = lock(&self.state).threads.iter().map(|task| task.clock.read()).sum();
+        lock(&self.times).ended_threads + running
     }
 }

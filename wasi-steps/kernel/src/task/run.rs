@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use cooper_vfs::Errno;
 use cooper_x86::interpreter::Exit;
@@ -102,7 +103,7 @@ impl Supervisor for Service {
 impl Service {
     /// Notes processor time and instructions.
     fn account(&mut self, now: u64) {
-        self.task.note_cpu_time();
+        self.task.clock.note();
         let new = now.saturating_sub(std::mem::replace(&mut self.instructions, now));
         self.task.kernel().instructions.fetch_add(new, Ordering::Relaxed);
     }
@@ -119,6 +120,7 @@ impl Service {
             gpr[register::R9],
         ];
         let entry = syscalls::entry(number);
+        let start = Instant::now();
         let result = match entry {
             Some(entry) => {
                 let mut cx = Cx::new(&self.task, cpu, &mut self.space, number);
@@ -129,6 +131,7 @@ impl Service {
                 Err(Errno::NOSYS.into())
             }
         };
+        self.task.clock.count_handler(start);
         tracing::trace!(
             tid = self.task.tid(),
             name = entry.map_or("?", |entry| entry.name),

@@ -8,6 +8,7 @@ use cooper_vfs::Errno;
 use super::process::{ExitStatus, Times};
 use super::table::{Report, Table};
 use super::{Process, exit};
+use crate::cputime::CpuTime;
 use crate::cx::Cx;
 use crate::signal::pending::code;
 use crate::signal::signal;
@@ -45,7 +46,7 @@ pub(crate) struct Heard {
     pub(crate) what: What,
     /// Processor time of the child and its own children.
     pub(crate) times: Times,
-    pub(crate) cpu: std::time::Duration,
+    pub(crate) cpu: CpuTime,
 }
 
 /// What happened to a child.
@@ -161,5 +162,6 @@ fn hear(table: &mut Table, pid: u32, options: WaitOptions) -> Option<Heard> {
 /// The four numbers of `struct tms`: own and children's user and system time, in ticks.
 pub(crate) fn ticks_of(process: &Process) -> [i64; 4] {
     let children = lock(&process.times).children;
-    [exit::ticks(process.cpu_time()), 0, exit::ticks(children), 0]
+    let own = process.cpu_time();
+    [own.user, own.system, children.user, children.system].map(exit::ticks)
 }

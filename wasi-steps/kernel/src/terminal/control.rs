@@ -173,13 +173,7 @@ pub(crate) fn ioctl(
         request::TIOCGWINSZ => memory.store(argument, lock(&terminal.state).size)?,
         request::TIOCSWINSZ => {
             let size: [u16; 4] = memory.load(argument)?;
-            let mut state = lock(&terminal.state);
-            let changed = std::mem::replace(&mut state.size, size) != size;
-            let foreground = state.foreground;
-            drop(state);
-            if changed {
-                terminal.signal_group(foreground, signal::WINCH);
-            }
+            terminal.resize(size);
         }
         request::TIOCGETD => memory.store(argument, 0i32)?,
         request::TIOCSETD if memory.load::<i32>(argument)? == 0 => {}

@@ -3,11 +3,12 @@
 //! A [`Terminal`] is one pair: a [`Discipline`] between the side that a terminal emulator holds (the master) and the
 //! side that programs take for a terminal (the slave). A [`TerminalEnd`] is one open of either side. The registry
 //! finds terminals by number for `/dev/pts` and by session for `/dev/tty`; the terminal itself says whose controlling
-//! terminal it is. A step has no terminal of its own: every one was made by a guest through `/dev/ptmx`.
+//! terminal it is. All are made by guests through `/dev/ptmx`, but for the [`Console`] of a step that runs at a terminal.
 //!
 //! What must hold: signals are sent with no terminal locked, as sending takes the process table first; closing the
 //! master hangs the slaves up; closing the last slave is the end of the master's input, until another is opened.
 
+pub(crate) mod console;
 mod control;
 mod devices;
 mod discipline;
@@ -25,6 +26,7 @@ use crate::kernel::Kernel;
 use crate::signal::{SignalInfo, send, signal};
 use discipline::{Discipline, INPUT_LIMIT, Key};
 
+pub use console::Console;
 pub(crate) use control::{Access, check_background, ioctl};
 
 /// The most terminals of a step (`/proc/sys/kernel/pty/max` is 4096; a step needs few).
@@ -38,6 +40,8 @@ const PACKET_DATA: u8 = 0;
 #[derive(Debug, Default)]
 pub(crate) struct Terminals {
     by_number: Mutex<BTreeMap<u32, Weak<Terminal>>>,
+    /// The step's own.
+    console: Mutex<Option<Weak<Terminal>>>,
 }
 
 impl Terminals {

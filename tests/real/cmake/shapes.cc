@@ -1,0 +1,3 @@
+#include "shapes.h"
+
+long rectangle(long width, long height) { return width * height; }

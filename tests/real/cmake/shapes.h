@@ -1,0 +1,2 @@
+#pragma once
+long rectangle(long width, long height);
