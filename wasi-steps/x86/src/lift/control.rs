@@ -1,7 +1,8 @@
 //! Branches, calls, returns and system calls.
 //!
 //! A call pushes its return address as the processor does and then calls the Wasm function; a return pops the address
-//! and gives it back. An indirect jump without a known table leaves the function, as a jump to outside does.
+//! and gives it back. An indirect jump without a known table goes to the function's hub; where there is none, it leaves the
+//! function, as a jump to outside does. Stubs of the linker are looked through: the pointer is read where they are called.
 
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
 
@@ -40,7 +41,11 @@ impl Lifter<'_> {
     fn branch(&mut self, i: &Instruction) -> Option<Option<End>> {
         match i.flow_control() {
             FlowControl::Call if i.op0_kind() == OpKind::NearBranch64 => {
-                let callee = Callee::Direct(i.near_branch64() as u32);
+                let callee = self.callee(i.near_branch64() as u32);
+                let callee = match callee {
+                    Callee::Indirect(target) => Callee::Indirect(self.keep(Type::I32, target)),
+                    callee => callee,
+                };
                 self.call(i, callee);
                 Some(None)
             }
@@ -72,7 +77,13 @@ impl Lifter<'_> {
                     Some((table, index)) if table.is_in_node => {
                         End::Switch(get(index), self.successors.clone(), Some(Callee::Indirect(target)))
                     }
-                    _ => End::Tail(Callee::Indirect(target)),
+                    _ => match (self.hub, self.successors.as_slice()) {
+                        (Some(hub), &[to]) => {
+                            self.set(hub, target);
+                            End::Jump(to)
+                        }
+                        _ => End::Tail(Callee::Indirect(target)),
+                    },
                 }))
             }
             _ => None,
@@ -92,6 +103,14 @@ impl Lifter<'_> {
             _ => return None,
         };
         Some(Some(End::Branch(condition, taken, next)))
+    }
+
+    /// The code at a unit address; behind a stub, what its pointer holds now.
+    pub(super) fn callee(&self, at: u32) -> Callee {
+        match self.stubs.and_then(|stubs| stubs.get(&at)) {
+            Some(pointer) => Callee::Indirect(wrap(load(8, guest_address(*pointer), 0))),
+            None => Callee::Direct(at),
+        }
     }
 
     fn call(&mut self, i: &Instruction, callee: Callee) {

@@ -81,6 +81,17 @@ fn operator_name(operator: &wasm_encoder::Instruction<'_>) -> String {
         .replace(", align: 0, memory_index: 1 }", "")
 }
 
+/// A guest address; by its unit address where it has one.
+fn place(at: &Expr) -> String {
+    match at {
+        Expr::Op(_, arguments) => match arguments[..] {
+            [Expr::Bias, Expr::I32(unit)] => format!("{unit:#x}"),
+            _ => expression(at),
+        },
+        _ => expression(at),
+    }
+}
+
 fn callee(callee: &Callee) -> String {
     match callee {
         Callee::Direct(at) => format!("{at:#x}"),
@@ -134,13 +145,21 @@ fn write_statements(text: &mut String, statements: &[Statement], depth: usize) {
             }
             Statement::Step(at, all) => format!("step {at:#x}{}", moves(all)),
             Statement::Syscall(at, all) => format!("syscall {at:#x}{}", moves(all)),
-            Statement::Safepoint(at, all) => format!("safepoint {at:#x}{}", moves(all)),
+            Statement::Safepoint(at, all) => format!("safepoint {}{}", place(at), moves(all)),
+            Statement::While(condition, body) => {
+                let _ = writeln!(text, "{indent}while {}", expression(condition));
+                write_statements(text, body, depth + 1);
+                continue;
+            }
             Statement::Barrier => "barrier".into(),
             Statement::Fence => "fence".into(),
             Statement::Call(target, back, all) => {
                 format!("call {} back {back:#x}{}", callee(target), moves(all))
             }
-            Statement::Enter(all) => format!("enter{}", moves(all)),
+            Statement::Enter(is_leaf, all) => {
+                format!("enter{}{}", if *is_leaf { " leaf" } else { "" }, moves(all))
+            }
+            Statement::Save(_, all) => format!("save{}", moves(all)),
             Statement::PublishStack => "publish rsp".into(),
         };
         let _ = writeln!(text, "{indent}{line}");

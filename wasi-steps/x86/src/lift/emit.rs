@@ -10,7 +10,8 @@ use wasm_encoder::{BlockType, Function, Instruction as Wasm, ValType};
 use super::abi;
 use super::dataflow::{ARGUMENTS, RESULTS};
 use super::ir::{
-    Callee, Expr, Moves, PCD, RAX, RDI, RDX, REGISTERS, RSI, RSP, STATE, Statement, Type, Var, memory,
+    Callee, Expr, Moves, PCD, RAX, RDI, RDX, REGISTERS, RSI, RSP, STATE, Statement, Type, Var, guest_address,
+    memory,
 };
 
 /// Indices of types in the module.
@@ -48,6 +49,8 @@ pub(crate) enum Label {
     Loop(usize),
     /// The block in front of a node.
     Before(usize),
+    /// A loop within a node.
+    Repeat,
     Other,
 }
 
@@ -115,7 +118,7 @@ impl<'a> Emitter<'a> {
     pub(crate) fn open(&mut self, label: Label) {
         let kind = BlockType::Empty;
         let instruction = match label {
-            Label::Loop(_) => Wasm::Loop(kind),
+            Label::Loop(_) | Label::Repeat => Wasm::Loop(kind),
             Label::Other => Wasm::If(kind),
             Label::Leave | Label::Before(_) => Wasm::Block(kind),
         };
@@ -175,7 +178,7 @@ impl<'a> Emitter<'a> {
     }
 
     fn guest_address(&mut self, unit: u32) {
-        self.expression(&super::ir::guest_address(unit));
+        self.expression(&guest_address(unit));
     }
 
     /// Writes registers to the state.
@@ -270,15 +273,25 @@ impl<'a> Emitter<'a> {
                 }
                 self.close();
             }
-            Statement::Step(at, moves) => self.exit(*moves, functions::STEP, *at),
-            Statement::Syscall(at, moves) => self.exit(*moves, functions::SYSCALL, *at),
+            Statement::While(condition, body) => {
+                self.open(Label::Repeat);
+                self.expression(condition);
+                self.open(Label::Other);
+                body.iter().for_each(|statement| self.statement(statement));
+                self.op(&Wasm::Br(1));
+                self.close();
+                self.close();
+            }
+            Statement::Step(at, moves) => self.exit(*moves, functions::STEP, &guest_address(*at)),
+            Statement::Syscall(at, moves) => self.exit(*moves, functions::SYSCALL, &guest_address(*at)),
             Statement::Safepoint(at, moves) => {
                 self.load_stop_byte();
                 self.open(Label::Other);
-                self.exit(*moves, functions::STOP, *at);
+                self.exit(*moves, functions::STOP, at);
                 self.close();
             }
-            Statement::Enter(moves) => self.enter(*moves),
+            Statement::Enter(is_leaf, moves) => self.enter(*is_leaf, *moves),
+            Statement::Save(_, moves) => self.spill(moves.spill),
             Statement::Barrier => {
                 self.load_stop_byte();
                 self.op(&Wasm::Drop);
@@ -290,30 +303,36 @@ impl<'a> Emitter<'a> {
     }
 
     /// Calls an import with everything in the state.
-    fn exit(&mut self, moves: Moves, import: u32, at: u32) {
+    fn exit(&mut self, moves: Moves, import: u32, at: &Expr) {
         self.spill(moves.spill);
-        self.guest_address(at);
+        self.expression(at);
         self.op(&Wasm::Call(import));
         self.leave_if_set();
         self.reload(moves.reload);
     }
 
-    fn enter(&mut self, moves: Moves) {
-        // Depth of callees.
-        self.get(PCD);
-        self.op(&Wasm::I64Const(!0xffff_ffff));
-        self.op(&Wasm::I64And);
-        self.op(&Wasm::I64Const((self.weight << 32) as i64));
-        self.op(&Wasm::I64Add);
-        self.op(&Wasm::LocalSet(self.depth));
+    fn enter(&mut self, is_leaf: bool, moves: Moves) {
+        if !is_leaf {
+            // Depth of callees.
+            self.get(PCD);
+            self.op(&Wasm::I64Const(!0xffff_ffff));
+            self.op(&Wasm::I64And);
+            self.op(&Wasm::I64Const((self.weight << 32) as i64));
+            self.op(&Wasm::I64Add);
+            self.op(&Wasm::LocalSet(self.depth));
+        }
         self.load_stop_byte();
-        self.too_deep();
-        self.op(&Wasm::I32Or);
+        if !is_leaf {
+            self.too_deep();
+            self.op(&Wasm::I32Or);
+        }
         self.open(Label::Other);
         self.spill(ARGUMENTS);
-        self.op(&Wasm::I32Const(0));
-        self.too_deep();
-        self.op(&Wasm::I32Store8(memory(STATE, abi::UNWIND_OFFSET)));
+        if !is_leaf {
+            self.op(&Wasm::I32Const(0));
+            self.too_deep();
+            self.op(&Wasm::I32Store8(memory(STATE, abi::UNWIND_OFFSET)));
+        }
         self.get(PCD);
         self.op(&Wasm::I32WrapI64);
         self.op(&Wasm::Call(functions::STOP));
@@ -350,7 +369,7 @@ impl<'a> Emitter<'a> {
     fn transfer(&mut self, callee: &Callee, is_tail: bool) {
         let target = match callee {
             Callee::Direct(unit) => {
-                let target = super::ir::guest_address(*unit);
+                let target = guest_address(*unit);
                 if let Some(index) = self.neighbours.starts.get(unit) {
                     self.pcd(&target, is_tail);
                     let index = functions::FIRST + index;

@@ -5,8 +5,11 @@
 //! it, or that several did. A reader with one setter computes its condition from the setter's operands, which are
 //! kept for it; where several setters meet, each of them writes the flag to the flag's own variable.
 //!
-//! Flags are dead at calls and returns. A function that looks at flags which its caller or callee left is refused; a
+//! Flags are dead at calls and returns. A function that looks at flags which its caller left is refused; where code behind a call
+//! looks at flags, the call is most likely one that does not return, and the function ends there. A
 //! branch out of the function keeps the flags that the code there looks at first.
+
+use std::collections::BTreeSet;
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 
@@ -183,6 +186,8 @@ pub(crate) struct Flags {
     /// Who set the flags at the start of each node.
     pub(crate) sources: Vec<[Source; 6]>,
     pub(crate) facts: Vec<Fact>,
+    /// Calls behind which flags are looked at, so that what is there cannot be part of this function.
+    across: Vec<u32>,
 }
 
 /// Flags that are live at the start of each node.
@@ -236,8 +241,8 @@ pub(crate) fn analyse(
     }
     let sources = reach(shape, &facts, &first);
     let facts: Vec<Fact> = facts.into_iter().flatten().collect();
-    let mut flags =
-        Flags { first, wanted: vec![Wanted::default(); facts.len()], live, live_in, sources, facts };
+    let wanted = vec![Wanted::default(); facts.len()];
+    let mut flags = Flags { first, wanted, live, live_in, sources, facts, across: Vec::new() };
     for node in &shape.order {
         flags.use_in(graph, shape, *node, looks[*node])?;
     }
@@ -285,6 +290,16 @@ fn reach(shape: &Shape, facts: &[Vec<Fact>], first: &[u32]) -> Vec<[Source; 6]> 
 }
 
 impl Flags {
+    /// The unit addresses of the calls behind which flags are looked at.
+    pub(crate) fn across_calls(&self, graph: &Graph) -> BTreeSet<u32> {
+        let address = |number: &u32| {
+            let node = self.first.partition_point(|first| first <= number).checked_sub(1)?;
+            let Body::Code { instructions, .. } = &graph.nodes[node].body else { return None };
+            Some(instructions.get((number - self.first[node]) as usize)?.ip() as u32)
+        };
+        self.across.iter().filter_map(address).collect()
+    }
+
     fn use_in(&mut self, graph: &Graph, shape: &Shape, node: usize, looks: bool) -> Result<(), Refusal> {
         let count = self.count(graph, node);
         let mut current = self.sources[node];
@@ -323,7 +338,7 @@ impl Flags {
                 Source::Nobody => return Err(Refusal::FlagsAtEntry),
                 Source::One(number) => {
                     if self.facts[number as usize].is_call {
-                        return Err(Refusal::FlagsAcrossCall);
+                        self.across.push(number);
                     }
                     let is_global =
                         !(self.first[node]..self.first[node] + self.count(graph, node)).contains(&number);
@@ -351,9 +366,7 @@ impl Flags {
                     .rev()
                     .find(|number| self.facts[*number as usize].effect.writes >> n & 1 != 0);
                 match setter.map_or(self.sources[*from][n], Source::One) {
-                    Source::One(number) if self.facts[number as usize].is_call => {
-                        return Err(Refusal::FlagsAcrossCall);
-                    }
+                    Source::One(number) if self.facts[number as usize].is_call => self.across.push(number),
                     Source::One(number) => self.wanted[number as usize].shared |= 1 << n,
                     Source::Several(at) => work.push(at as usize),
                     Source::Nobody => {}

@@ -1,7 +1,7 @@
 //! One function from its bytes to translated nodes.
 
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::cfg::{self, Body, Graph};
 use super::flags::{self, Fact};
@@ -31,16 +31,64 @@ pub(crate) fn lift(
     extra: &[u32],
 ) -> Result<Function, Refusal> {
     let mine: Vec<u32> = extra.iter().copied().filter(|at| *at > bounds.start && *at < bounds.end).collect();
-    match lift_with(image, bounds, &mine) {
-        Err(Refusal::FlagsAtEntry) if !mine.is_empty() => lift_with(image, bounds, &[]),
-        result => result,
+    let mut extra = mine.as_slice();
+    let mut ends = BTreeSet::new();
+    for _ in 0..MAX_ROUNDS {
+        match lift_with(image, bounds, extra, &ends) {
+            Ok(Attempt::Done(function)) => return Ok(*function),
+            Ok(Attempt::Ends(more)) => ends.extend(more),
+            Err(Refusal::FlagsAtEntry) if !extra.is_empty() => extra = &[],
+            Err(refusal) => return Err(refusal),
+        }
     }
+    Err(Refusal::FlagsAcrossCall)
 }
 
-fn lift_with(image: &dyn CodeImage, bounds: FunctionBounds, extra: &[u32]) -> Result<Function, Refusal> {
-    let mut graph = cfg::graph(image, bounds, extra)?;
-    let outermost = make_reducible(&mut graph);
+/// How often the translation of a function begins anew with what was learned.
+const MAX_ROUNDS: usize = 6;
+
+/// What comes of a translation.
+enum Attempt {
+    Done(Box<Function>),
+    /// Flags are looked at behind these calls.
+    Ends(BTreeSet<u32>),
+}
+
+/// The nodes of a function whose instructions the interpreter may have to run, with those instructions and the loops around.
+pub(super) fn left(
+    image: &dyn CodeImage,
+    bounds: FunctionBounds,
+) -> Result<Vec<(Instruction, usize)>, Refusal> {
+    let mut graph = cfg::graph(image, bounds, &[], &BTreeSet::new())?;
+    make_reducible(&mut graph);
+    let shape = Shape::of(&graph);
+    let mut found = Vec::new();
+    for node in &shape.order {
+        let Body::Code { instructions, .. } = &graph.nodes[*node].body else { continue };
+        let facts = facts_of(&graph, *node);
+        for (instruction, _) in instructions.iter().zip(facts).filter(|(_, fact)| fact.may_step) {
+            found.push((*instruction, shape.depth(*node)));
+        }
+    }
+    Ok(found)
+}
+
+fn lift_with(
+    image: &dyn CodeImage,
+    bounds: FunctionBounds,
+    extra: &[u32],
+    ends: &BTreeSet<u32>,
+) -> Result<Attempt, Refusal> {
+    let mut graph = cfg::graph(image, bounds, extra, ends)?;
     let mut facts: Vec<Vec<Fact>> = (0..graph.nodes.len()).map(|node| facts_of(&graph, node)).collect();
+    if let Some((hub, _)) = graph.hub {
+        let live = flags::live_in(image, &graph, &Shape::of(&graph), &facts);
+        if live[hub] == 0 {
+            graph.enter_hub();
+        }
+    }
+    let outermost = make_reducible(&mut graph);
+    facts.resize(graph.nodes.len(), Vec::new());
     let shape = Shape::of(&graph);
     let live = flags::live_in(image, &graph, &shape, &facts);
     for header in outermost.into_iter().take(MAX_LOOP_ENTRIES) {
@@ -56,7 +104,15 @@ fn lift_with(image: &dyn CodeImage, bounds: FunctionBounds, extra: &[u32]) -> Re
     let shape = Shape::of(&graph);
     let looks = safepoints(&graph, &shape, &facts);
     let flags = flags::analyse(image, &graph, &shape, facts, &looks)?;
+    let across = flags.across_calls(&graph);
+    if !across.is_empty() {
+        return Ok(Attempt::Ends(across));
+    }
     let mut lifter = Lifter::new(Some(&flags));
+    lifter.stubs = Some(&graph.stubs);
+    if graph.hub.is_some() {
+        lifter.hub = Some(lifter.variable(Type::I32));
+    }
     lifter.barriers = loads::barriers(&graph, &shape, &looks);
     lifter.barriers.sort_unstable();
     let mut choices = HashMap::new();
@@ -64,19 +120,27 @@ fn lift_with(image: &dyn CodeImage, bounds: FunctionBounds, extra: &[u32]) -> Re
     let start = graph.nodes[0].successors[0];
     for index in &shape.order {
         lifter.begin(flags.sources[*index], flags.first[*index]);
-        if looks[*index]
-            && let Body::Code { start, .. } = graph.nodes[*index].body
-        {
+        let place = match (&graph.nodes[*index].body, lifter.hub) {
+            (Body::Code { start, .. }, _) => Some(guest_address(*start)),
+            (Body::Hub(_), Some(hub)) => Some(get(hub)),
+            _ => None,
+        };
+        if let Some(place) = place.filter(|_| looks[*index]) {
             lifter.spill_flags(flags.live_in[*index]);
-            lifter.out.push(Statement::Safepoint(start, Moves::default()));
+            lifter.out.push(Statement::Safepoint(place, Moves::default()));
         }
         let end =
             lift_node(&mut lifter, &graph, *index, *index == start, &mut choices, flags.live_in[*index]);
         nodes[*index] = IrNode { statements: lifter.finish(), end, spill: 0 };
     }
+    if is_leaf(&nodes, &shape)
+        && let Some(Statement::Enter(leaf, _)) = nodes[0].statements.first_mut()
+    {
+        *leaf = true;
+    }
     let successors: Vec<Vec<usize>> = graph.nodes.iter().map(|node| node.successors.clone()).collect();
     dataflow::assign(&mut nodes, &successors, &shape);
-    Ok(Function { types: lifter.types, nodes, shape, entries: graph.entries })
+    Ok(Attempt::Done(Box::new(Function { types: lifter.types, nodes, shape, entries: graph.entries })))
 }
 
 /// What the analysis of flags has to know of a node's instructions.
@@ -84,6 +148,7 @@ fn facts_of(graph: &Graph, node: usize) -> Vec<Fact> {
     let Body::Code { instructions, .. } = &graph.nodes[node].body else { return Vec::new() };
     let mut lifter = Lifter::new(None);
     lifter.successors.clone_from(&graph.nodes[node].successors);
+    lifter.stubs = Some(&graph.stubs);
     instructions
         .iter()
         .map(|instruction| {
@@ -101,8 +166,17 @@ fn facts_of(graph: &Graph, node: usize) -> Vec<Fact> {
 fn steps(statements: &[Statement]) -> bool {
     statements.iter().any(|statement| match statement {
         Statement::Step(..) | Statement::Syscall(..) => true,
+        Statement::While(_, body) => steps(body),
         Statement::If(_, yes, no) => steps(yes) || steps(no),
         _ => false,
+    })
+}
+
+/// Whether a function only returns, and calls nothing: its frame is the last one.
+fn is_leaf(nodes: &[IrNode], shape: &Shape) -> bool {
+    shape.order.iter().map(|node| &nodes[*node]).all(|node| {
+        let returns = !matches!(node.end, End::Tail(_) | End::Switch(_, _, Some(_)));
+        returns && !node.statements.iter().any(|statement| matches!(statement, Statement::Call(..)))
     })
 }
 
@@ -117,7 +191,7 @@ fn safepoints(graph: &Graph, shape: &Shape, facts: &[Vec<Fact>]) -> Vec<bool> {
                 if calls(node) {
                     return false;
                 }
-                if node == header {
+                if node == header || node == shape.dominator[node] {
                     return true;
                 }
                 node = shape.dominator[node];
@@ -143,7 +217,7 @@ fn lift_node(
     match &node.body {
         Body::Entry { at } => {
             if index == 0 {
-                lifter.out.push(Statement::Enter(Moves::default()));
+                lifter.out.push(Statement::Enter(false, Moves::default()));
             }
             match node.successors[..] {
                 [here, next] => {
@@ -155,8 +229,24 @@ fn lift_node(
         }
         Body::Outside(at) => {
             lifter.spill_flags(live);
-            End::Tail(Callee::Direct(*at))
+            lifter.out.push(Statement::At(*at));
+            End::Tail(lifter.callee(*at))
         }
+        Body::EnterHub => {
+            if let Some(hub) = lifter.hub {
+                lifter.set(hub, wrap(get(PCD)));
+            }
+            End::Jump(node.successors[0])
+        }
+        Body::Hub(scatter) => {
+            let slot = lifter.hub.map_or(Expr::I32(0), |hub| scatter.expression(hub));
+            End::Switch(slot, node.successors.clone(), None)
+        }
+        Body::Landing { at } => {
+            let address = lifter.hub.map_or(Expr::I32(0), get);
+            End::Branch(alu(Alu::Eq, 4, address, guest_address(*at)), node.successors[0], node.successors[1])
+        }
+        Body::Elsewhere => End::Tail(Callee::Indirect(lifter.hub.map_or(Expr::I32(0), get))),
         Body::Choose { dispatch, index } => {
             let var = *choices.entry(*dispatch).or_insert_with(|| lifter.variable(Type::I32));
             lifter.set(var, Expr::I32(*index as i32));
@@ -212,5 +302,6 @@ fn lowers_stack(instruction: &Instruction) -> bool {
 /// Whether an instruction loads or stores through an operand of its own.
 fn accesses_memory(instruction: &Instruction) -> bool {
     !matches!(instruction.mnemonic(), Mnemonic::Lea | Mnemonic::Nop)
-        && (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory)
+        && (instruction.is_string_instruction()
+            || (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory))
 }

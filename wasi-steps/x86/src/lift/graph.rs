@@ -46,6 +46,37 @@ impl Shape {
         shape
     }
 
+    /// How many loops a node is in.
+    pub(crate) fn depth(&self, node: usize) -> usize {
+        let mut depth = 0;
+        let mut at = node;
+        loop {
+            depth += usize::from(self.is_header[at] && self.members(at)[node]);
+            let up = self.dominator[at];
+            if up == at || up == usize::MAX {
+                return depth;
+            }
+            at = up;
+        }
+    }
+
+    /// The nodes of a header's loop: what leads to its back edges without passing it.
+    pub(crate) fn members(&self, header: usize) -> Vec<bool> {
+        let mut members = vec![false; self.number.len()];
+        members[header] = true;
+        let mut work: Vec<usize> = self.predecessors[header]
+            .iter()
+            .copied()
+            .filter(|from| self.is_back_edge(*from, header))
+            .collect();
+        while let Some(at) = work.pop() {
+            if !std::mem::replace(&mut members[at], true) {
+                work.extend(&self.predecessors[at]);
+            }
+        }
+        members
+    }
+
     /// Whether the edge goes backward in the order.
     pub(crate) fn is_back_edge(&self, from: usize, to: usize) -> bool {
         self.number[to] <= self.number[from]

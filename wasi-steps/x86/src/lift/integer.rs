@@ -3,14 +3,16 @@
 use iced_x86::{Code, ConditionCode, Instruction, Mnemonic, OpKind};
 use wasm_encoder::Instruction as Wasm;
 
+use super::abi;
 use super::conditions::{adjust, of_result};
 use super::flags::{AF, CF, OF};
 use super::ir::{
-    Alu, Expr, RAX, RBP, RDX, RSP, Statement, Type, alu, and, constant, extend, get, narrow, not, op1,
-    select, sign, signed, to_i32, wrap,
+    Alu, Expr, RAX, RBP, RDX, RSP, STATE, Statement, Type, alu, and, constant, extend, get, memory, narrow,
+    not, op1, op2, select, sign, signed, to_i32, wrap,
 };
 use super::lifter::Lifter;
 use super::operands::{Place, load, store};
+use crate::state::flag;
 
 /// Arithmetic with two operands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -132,6 +134,17 @@ impl Lifter<'_> {
                     _ => not(self.flag(CF)),
                 };
                 self.set_bits(|n| (n == CF).then(|| carry.clone()));
+                Some(())
+            }
+            M::Cld | M::Std => {
+                let place = || memory(STATE, abi::FLAGS_OFFSET);
+                let old = Expr::State(Wasm::I64Load(place()));
+                let value = if i.mnemonic() == M::Std {
+                    op2(Wasm::I64Or, old, Expr::I64(flag::DF as i64))
+                } else {
+                    op2(Wasm::I64And, old, Expr::I64(!(flag::DF as i64)))
+                };
+                self.out.push(Statement::StoreState(Wasm::I64Store(place()), value));
                 Some(())
             }
             _ => self.conditional(i).or_else(|| self.bits(i)),

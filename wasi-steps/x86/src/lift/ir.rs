@@ -118,15 +118,19 @@ pub(crate) enum Statement {
     Step(u32, Moves),
     /// A system call; the unit address behind it.
     Syscall(u32, Moves),
-    /// A look at the stop byte, at a loop header's unit address.
-    Safepoint(u32, Moves),
+    /// A look at the stop byte, at a loop header's guest address.
+    Safepoint(Expr, Moves),
+    /// While the condition holds. There are no exits within.
+    While(Expr, Vec<Self>),
     /// A load of the stop byte that keeps the compiler from merging loads around it.
     Barrier,
     Fence,
     /// A call, whose return address has been pushed: the target, the unit address to come back to.
     Call(Callee, u32, Moves),
-    /// The function begins: a look at the stop byte and the depth.
-    Enter(Moves),
+    /// The function begins: a look at the stop byte and, unless it is a leaf, the depth.
+    Enter(bool, Moves),
+    /// Registers of this set that are dirty are written to the state: what a loop does not change need not be written in it.
+    Save(u32, Moves),
     /// The stack pointer goes to the state, for handlers of faults.
     PublishStack,
 }

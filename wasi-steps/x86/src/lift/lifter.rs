@@ -43,6 +43,10 @@ pub(crate) struct Lifter<'a> {
     pub(super) barriers: Vec<u32>,
     /// The jump table of its node, and the variable for the index.
     pub(super) table: Option<(JumpTable, Var)>,
+    /// The variable for the address that the hub goes to.
+    pub(super) hub: Option<Var>,
+    /// Stubs and the pointers that they jump through.
+    pub(super) stubs: Option<&'a HashMap<u32, u32>>,
 }
 
 /// The types of the variables with a fixed meaning.
@@ -73,6 +77,8 @@ impl<'a> Lifter<'a> {
             successors: Vec::new(),
             barriers: Vec::new(),
             table: None,
+            hub: None,
+            stubs: None,
         }
     }
 
@@ -169,7 +175,7 @@ impl<'a> Lifter<'a> {
             return None;
         }
         let before = self.out.len();
-        for topic in [Self::integer, Self::vector] {
+        for topic in [Self::integer, Self::vector, Self::strings] {
             if topic(self, instruction).is_some() {
                 return Some(());
             }

@@ -4,8 +4,9 @@
 //! instructions leave are traced to those that look at them (`flags`), each block becomes typed expressions over
 //! variables (`ir`, `integer`, `vector`), the registers that have to be written back or read again around exits
 //! are found (`dataflow`), and the graph is written as structured control flow (`structure`, `emit`). What no
-//! topic knows is left to the interpreter, one instruction at a time, through an import. [`abi`] says how code,
-//! registers and host meet.
+//! topic knows is left to the interpreter, one instruction at a time, through an import; [`survey()`] says what that is of a
+//! function. Computed gotos go through a *hub* (`hub`): the addresses that may be meant are known as a set, and the one that the
+//! program computed is looked up in it. [`abi`] says how code, registers and host meet.
 //!
 //! Code of one file is named by *unit addresses*, offsets in the file; a guest address is a unit address plus the bias
 //! of the mapping, so a module serves the file wherever it is mapped.
@@ -15,6 +16,7 @@
 
 pub mod abi;
 pub mod bounds;
+pub mod pointers;
 
 mod atomic;
 mod bits;
@@ -28,6 +30,8 @@ mod flags;
 mod float;
 mod function;
 mod graph;
+mod horizontal;
+mod hub;
 mod integer;
 mod ir;
 mod lifter;
@@ -35,12 +39,15 @@ mod loads;
 mod module;
 mod operands;
 mod shuffle;
+mod strings;
 mod structure;
+mod survey;
 mod tables;
 mod validate;
 mod vector;
 
 pub use dump::dump;
+pub use survey::{Left, survey};
 
 /// The bytes that are translated.
 pub trait CodeImage {
@@ -49,6 +56,13 @@ pub trait CodeImage {
 
     /// Reads data that cannot change while the code is valid, such as jump tables; whether all of it is such.
     fn read_only(&self, at: u32, buffer: &mut [u8]) -> bool;
+
+    /// Unit addresses from `from` to `to` that the file's data point to, ascending: where computed gotos lead. A guess that
+    /// translated code checks.
+    fn pointers(&self, from: u32, to: u32) -> Vec<u32> {
+        let _ = (from, to);
+        Vec::new()
+    }
 
     /// The bias that the file insists on, when it is linked for a fixed address: absolute addresses in its code and
     /// tables mean something only then.
@@ -88,7 +102,7 @@ impl std::fmt::Debug for Unit<'_> {
 pub struct Lifted {
     /// Its first address.
     pub start: u32,
-    /// Where it can be entered: `start`, outermost loop headers, extra entries.
+    /// Where it can be entered: `start`, outermost loop headers, extra entries, known targets of computed gotos.
     pub entries: Vec<u32>,
 }
 
@@ -132,7 +146,7 @@ pub struct Translation {
 }
 
 /// Most instructions of one function: compile time grows faster than size.
-pub const MAX_INSTRUCTIONS: usize = 4_000;
+pub const MAX_INSTRUCTIONS: usize = 16_000;
 
 /// Translates the functions of a unit.
 pub fn translate(unit: &Unit<'_>) -> Translation {

@@ -13,7 +13,7 @@ use super::vector::{xmm, zero};
 type Lanes = [u8; 16];
 
 /// Byte numbers from the numbers of lanes of `size` bytes.
-fn of_lanes(size: u8, lane: impl Fn(u8) -> u8) -> Lanes {
+pub(super) fn of_lanes(size: u8, lane: impl Fn(u8) -> u8) -> Lanes {
     std::array::from_fn(|byte| lane(byte as u8 / size) * size + byte as u8 % size)
 }
 

@@ -72,6 +72,24 @@ pub(super) fn recover(
     }
 }
 
+/// Whether the target of the indirect jump at `at` is computed like an element of a table of labels, other than the target of a
+/// tail call.
+pub(super) fn is_computed(instructions: &BTreeMap<u32, Instruction>, at: u32) -> bool {
+    let indexed = |i: &Instruction| i.memory_index() != Register::None;
+    let Some(jump) = instructions.get(&at) else { return false };
+    match jump.op0_kind() {
+        OpKind::Memory => indexed(jump),
+        OpKind::Register => before(instructions, at)
+            .find(|(_, i)| i.op0_register() == jump.op0_register() && writes_first(i))
+            .is_some_and(|(_, i)| match i.mnemonic() {
+                Mnemonic::Add => i.op1_kind() == OpKind::Register,
+                Mnemonic::Mov | Mnemonic::Lea => indexed(i),
+                _ => false,
+            }),
+        _ => false,
+    }
+}
+
 fn writes_first(instruction: &Instruction) -> bool {
     instruction.op0_kind() == OpKind::Register
         && !matches!(instruction.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push)

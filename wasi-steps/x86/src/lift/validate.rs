@@ -61,6 +61,10 @@ fn walk(statements: &[Statement], defined: &mut BTreeSet<u32>, missing: &mut dyn
                 walk(no, &mut other, missing);
                 defined.retain(|var| other.contains(var));
             }
+            Statement::While(_, body) => {
+                let mut inner = defined.clone();
+                walk(body, &mut inner, missing);
+            }
             _ => {}
         }
     }

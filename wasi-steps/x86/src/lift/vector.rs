@@ -148,6 +148,7 @@ impl Lifter<'_> {
         self.vector_move(i)
             .or_else(|| self.vector_arithmetic(i))
             .or_else(|| self.shuffle(i))
+            .or_else(|| self.horizontal(i))
             .or_else(|| self.float(i))
     }
 

@@ -49,6 +49,23 @@ impl CodeMap for Map {
 /// Code by unit address; the bias is [`CODE`].
 pub struct Image(pub Vec<u8>);
 
+/// An image whose file holds pointers into it.
+pub struct Pointed(pub Image, pub Vec<u32>);
+
+impl CodeImage for Pointed {
+    fn code(&self, at: u32) -> &[u8] {
+        self.0.code(at)
+    }
+
+    fn read_only(&self, at: u32, buffer: &mut [u8]) -> bool {
+        self.0.read_only(at, buffer)
+    }
+
+    fn pointers(&self, from: u32, to: u32) -> Vec<u32> {
+        cooper_x86::lift::pointers::between(&self.1, from, to).to_vec()
+    }
+}
+
 impl CodeImage for Image {
     fn code(&self, at: u32) -> &[u8] {
         self.0.get(at as usize..).unwrap_or(&[])
@@ -136,6 +153,12 @@ pub struct Host {
     pub dispatched: u64,
     pub entries: Vec<(u32, u32)>,
     pub stops: u64,
+    /// Calls that came back elsewhere.
+    pub resolved: u64,
+    /// Functions that did not begin for want of depth.
+    pub unwound: u64,
+    /// Depth that the first function is entered with.
+    pub depth: u32,
 }
 // SAFETY: a host belongs to one thread.
 unsafe impl Send for Host {}
@@ -259,6 +282,9 @@ impl Runner {
             dispatched: 0,
             entries: Vec::new(),
             stops: 0,
+            resolved: 0,
+            unwound: 0,
+            depth: 0,
         };
         let mut store = Store::new(&engine, host);
         let setup = setup_module();
@@ -300,15 +326,7 @@ impl Runner {
         let bias = global(store, CODE as i32);
         let first = global(store, slot as i32);
         let dispatch = Func::new(&mut *store, self.function_type.clone(), on_dispatch);
-        let resolve = Func::wrap(
-            &mut *store,
-            |mut caller: Caller<'_, Host>, pc: i32, rsp: i64, rax: i64, rdx: i64, _: i32, _: i64| {
-                let state = caller.data_mut().state();
-                state.rip = u64::from(pc as u32);
-                (state.gpr[RSP], state.gpr[RAX], state.gpr[RDX]) = (rsp as u64, rax as u64, rdx as u64);
-                1_i32
-            },
-        );
+        let resolve = Func::wrap(&mut *store, on_resolve);
         let step =
             Func::wrap(&mut *store, |mut caller: Caller<'_, Host>, pc: i32| on_step(caller.data_mut(), pc));
         let syscall =
@@ -323,7 +341,9 @@ impl Runner {
             host.stops += 1;
             host.state().stop = 0;
             host.state().rip = u64::from(pc as u32);
-            0_i32
+            let unwinds = std::mem::take(&mut host.state().unwind) != 0;
+            host.unwound += u64::from(unwinds);
+            i32::from(unwinds)
         });
         let imports: Vec<Extern> = vec![
             self.guest.into(),
@@ -366,7 +386,8 @@ impl Runner {
         let function = function.unwrap_func().expect("a function").to_owned();
         type Results = (i32, i64, i64, i64);
         let function = function.typed::<(i64, i64, i64, i64), Results>(&self.store).expect("its type");
-        let arguments = (pc as i64, cpu.gpr[RSP] as i64, cpu.gpr[RDI] as i64, cpu.gpr[RSI] as i64);
+        let pcd = pc | u64::from(self.store.data().depth) << 32;
+        let arguments = (pcd as i64, cpu.gpr[RSP] as i64, cpu.gpr[RDI] as i64, cpu.gpr[RSI] as i64);
         set_mxcsr(cpu.mxcsr);
         let result = function.call(&mut self.store, arguments);
         let control = mxcsr();
@@ -403,6 +424,29 @@ impl Runner {
         let site = self.faults.iter().find(|site| site.wasm_offset == offset).expect("a fault site");
         End::Fault(site.unit_address)
     }
+}
+
+/// A call came back elsewhere: interpreted until the stack pointer passes the slot.
+fn on_resolve(
+    mut caller: Caller<'_, Host>,
+    pc: i32,
+    rsp: i64,
+    rax: i64,
+    rdx: i64,
+    expected: i32,
+    slot: i64,
+) -> wasmtime::Result<i32> {
+    let host = caller.data_mut();
+    host.resolved += 1;
+    let state = host.state();
+    (state.gpr[RSP], state.gpr[RAX], state.gpr[RDX]) = (rsp as u64, rax as u64, rdx as u64);
+    let mut cpu = host.cpu_at(u64::from(pc as u32));
+    while cpu.gpr[RSP] <= slot as u64 {
+        host.step(&mut cpu)?;
+    }
+    let goes_on = cpu.rip == u64::from(expected as u32);
+    host.take_cpu(cpu);
+    Ok(i32::from(!goes_on))
 }
 
 /// A callee that has no translation: interpreted until it returns; the end when it is outside of all code.
