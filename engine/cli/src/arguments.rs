@@ -66,6 +66,32 @@ pub(crate) enum CacheCommand {
     Export(CacheExportArguments),
     /// Take translated code from a signed archive
     Import(CacheImportArguments),
+    /// Push translated code to a registry as a signed archive in an image
+    Push(CacheRemoteArguments),
+    /// Take translated code that `cache push` has pushed
+    Pull(CacheRemoteArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheRemoteArguments {
+    /// Name of the image that carries the archive
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Ed25519 key (PEM): the private one that signs, or the public one that it has to be signed with
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: PathBuf,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) progress: Progress,
+    /// Show nothing but the digest
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
 }
 
 #[derive(Debug, Args)]

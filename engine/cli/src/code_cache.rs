@@ -7,12 +7,12 @@
 //! collect at the same time. Beyond [`MAX_BYTES`] the names that were not used for longest go.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cooper_sandbox::cache::{CodeCache, CodeName};
+use cooper_sandbox::cache::{CodeCache, CodeName, MAX_KEPT_HEAT};
 
 /// Name of the directory in the store.
 const DIRECTORY: &str = "code";
@@ -20,6 +20,8 @@ const DIRECTORY: &str = "code";
 const MAX_BYTES: u64 = 2 << 30;
 /// Artifacts under one name that are used.
 const MAX_ARTIFACTS: usize = 64;
+/// Name of the file with samples beside a name's artifacts.
+const HEAT: &str = ".heat";
 /// Use is noted when the last note is older than this.
 const USE_GRAIN: Duration = Duration::from_secs(600);
 
@@ -56,31 +58,22 @@ impl DirectoryCache {
         self.root.join(name.stem())
     }
 
-    fn write(&self, name: &CodeName, artifact: &[u8]) -> io::Result<PathBuf> {
+    /// The directory of a name, made where there is none.
+    fn make_place(&self, name: &CodeName) -> io::Result<PathBuf> {
         let place = self.place(name);
         match DirBuilder::new().mode(0o700).create(&place) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(place),
         }
+    }
+
+    fn write(&self, name: &CodeName, artifact: &[u8]) -> io::Result<PathBuf> {
         let own = blake3::hash(artifact).to_hex();
-        let path = place.join(own.as_str());
+        let path = self.make_place(name)?.join(own.as_str());
         if path.exists() {
             return Ok(path);
         }
-        let temporary = place.join(format!(".{own}.{}", std::process::id()));
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .and_then(|mut file| file.write_all(artifact))
-            .and_then(|()| fs::rename(&temporary, &path));
-        if written.is_err() {
-            // What is left is collected with its directory.
-            drop(fs::remove_file(&temporary));
-        }
-        written?;
+        write_whole(&path, artifact)?;
         self.collect(MAX_BYTES);
         Ok(path)
     }
@@ -110,6 +103,25 @@ impl DirectoryCache {
             total -= size;
         }
     }
+}
+
+/// Makes a file, or puts it in another's place, so that nobody ever sees a part of it.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let written = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // What is left is collected with its directory.
+        drop(fs::remove_file(&temporary));
+    }
+    written
 }
 
 fn is_own(found: &fs::Metadata) -> bool {
@@ -162,6 +174,23 @@ impl CodeCache for DirectoryCache {
         }
         Ok(())
     }
+
+    fn heat(&self, name: &CodeName) -> Vec<(u32, u32)> {
+        let Some(file) = open_own(&self.place(name).join(HEAT)) else { return Vec::new() };
+        let mut bytes = Vec::new();
+        if file.take(8 * MAX_KEPT_HEAT as u64).read_to_end(&mut bytes).is_err() {
+            return Vec::new();
+        }
+        let number = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        bytes.chunks_exact(8).map(|pair| (number(&pair[..4]), number(&pair[4..]))).collect()
+    }
+
+    fn keep_heat(&self, name: &CodeName, heat: &[(u32, u32)]) -> io::Result<()> {
+        let pairs = heat.iter().take(MAX_KEPT_HEAT);
+        let bytes: Vec<u8> =
+            pairs.flat_map(|(unit, count)| [unit.to_le_bytes(), count.to_le_bytes()].concat()).collect();
+        write_whole(&self.make_place(name)?.join(HEAT), &bytes)
+    }
 }
 
 #[cfg(test)]
@@ -193,6 +222,18 @@ mod tests {
         assert_eq!(contents(&cache, &name(1)).len(), 2);
         cache.replace(&name(1), b"all").expect("written");
         assert_eq!(contents(&cache, &name(1)), ["all"]);
+    }
+
+    #[test]
+    fn heat_is_kept_beside_artifacts() {
+        let place = tempfile::tempdir().expect("a directory");
+        let cache = DirectoryCache::open(place.path()).expect("usable");
+        assert!(cache.heat(&name(1)).is_empty());
+        cache.keep_heat(&name(1), &[(16, 2), (64, 7)]).expect("written");
+        assert_eq!(cache.heat(&name(1)), [(16, 2), (64, 7)]);
+        assert!(cache.open(&name(1)).is_empty());
+        cache.keep_heat(&name(1), &[]).expect("written");
+        assert!(cache.heat(&name(1)).is_empty());
     }
 
     #[test]

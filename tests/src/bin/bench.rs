@@ -27,9 +27,10 @@ type Set = fn() -> Result<()>;
 
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let sets: [(&str, Set); 5] = [
+    let sets: [(&str, Set); 6] = [
         ("start", start),
         ("interpreter", interpreter),
+        ("tiers", tiers),
         ("base", large_base),
         ("file", large_file),
         ("tree", tree),
@@ -98,6 +99,80 @@ const WORK: [(&str, f64, &str); 5] = [
         "seq 100000 | sed 's/1\\([0-9]\\)/\\1x/g' | grep -c x",
     ),
 ];
+
+/// Work for both tiers: a name, a script that fills the cache, and the one that is measured, with other inputs.
+const PROGRAMS: [(&str, &str, &str); 7] = [
+    (
+        "dash: a loop",
+        "i=9; while [ $i -lt 9000 ]; do i=$((i + 3)); done",
+        "i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done",
+    ),
+    ("sha256sum", "seq 200000 | sha256sum", "head -c 33554432 /dev/zero | sha256sum"),
+    ("sort", "seq 9000 -1 1 | sort -n", "seq 100000 | tac | LC_ALL=C sort | tail -n 1"),
+    (
+        "awk",
+        "seq 9000 | awk '{ m[$1 % 31] += 2 * $1 } END { print m[3] }'",
+        "seq 200000 | awk '{ n[$1 % 97] += $1 } END { print n[5] }'",
+    ),
+    (
+        "sed and grep",
+        "seq 9000 | sed 's/3\\([0-9]\\)/\\1y/g' | grep -c y",
+        "seq 100000 | sed 's/1\\([0-9]\\)/\\1x/g' | grep -c x",
+    ),
+    ("gzip", "seq 9000 | gzip -c | gzip -dc | wc -c", "seq 300000 | gzip -c | gzip -dc | wc -c"),
+    (
+        "perl: a hash",
+        "perl -e 'my %a; $a{$_ % 61} .= $_ for 1 .. 9000; print scalar keys %a'",
+        "perl -e 'my %h; for my $i (1 .. 300000) { $h{$i % 977} += $i } print scalar keys %h'",
+    ),
+];
+
+/// Has a shell run the programs of [`PROGRAMS`] by qemu-user, as it is run itself.
+const UNDER_QEMU: &str = r#"for p in awk grep gzip head perl sed seq sha256sum sort tac tail wc true; do
+eval "$p() { qemu-x86_64 $(command -v $p) \"\$@\"; }"; done; "#;
+
+/// The tiers on Debian's programs: interpreted, and translated with a cache that other inputs have filled, against native and,
+/// where it is installed, qemu-user.
+fn tiers() -> Result<()> {
+    need(&[Need::Debian])?;
+    let cooper = Cooper::outside()?;
+    cooper.load_base(Base::Debian)?;
+    let command = |mode: &str, script: &str| {
+        cooper.on_store_with(&[("COOPER_TRANSLATE", mode)], ["run", "debian:bookworm", "dash", "-c", script])
+    };
+    let run = |mode: &str, script: &str| measure(&mut command(mode, script)?);
+    let native = |script: &str| measure(&mut process::command("dash", ["-c", script]));
+    let qemu = process::find("qemu-x86_64").is_some();
+    for (_, filling, _) in PROGRAMS {
+        run("warm", filling)?;
+    }
+    run("warm", "i=0; while [ $i -lt 9 ]; do /bin/true; i=$((i + 1)); done")?;
+    let (mut product, mut count) = (0.0, 0.0);
+    for (what, _, script) in PROGRAMS {
+        let ours = median(3, || run("cached", script))?.cpu;
+        let interpreted = run("off", script)?.cpu;
+        let theirs = median(3, || native(script))?.cpu;
+        ratio(&format!("{what}, translated against native"), ours, theirs, 6.0);
+        ratio(&format!("{what}, translated against interpreted"), ours, interpreted, 1.0);
+        if qemu {
+            let script = format!("{UNDER_QEMU}{script}");
+            let other = measure(&mut process::command("qemu-x86_64", ["/bin/dash", "-c", &script]))?.cpu;
+            ratio(&format!("{what}, translated against qemu-user"), ours, other, 1.0);
+        }
+        product += (ours.as_secs_f64() / theirs.as_secs_f64().max(1e-6)).ln();
+        count += 1.0;
+    }
+    figure("geometric mean against native", (product / f64::max(count, 1.0)).exp(), "x", 2.2);
+    let script = "i=0; while [ $i -lt 200 ]; do /bin/true; i=$((i + 1)); done";
+    for mode in ["cached", "off"] {
+        let nothing = median(3, || run(mode, ":"))?.wall;
+        let ours = median(3, || run(mode, script))?.wall.saturating_sub(nothing);
+        let theirs = median(3, || native(script))?.wall;
+        ratio(&format!("200 x /bin/true from dash, {mode}"), ours, theirs, 3.0);
+        figure(&format!("each of them, {mode}"), ours.as_secs_f64() * 1e3 / 200.0, "ms", 1.0);
+    }
+    Ok(())
+}
 
 const LOOP: &str = "int main(void) { unsigned x = 1; for (unsigned i = 0; i < 400000000u; i++) x = x * 1664525u + 1013904223u ^ i; return x == 42; }";
 

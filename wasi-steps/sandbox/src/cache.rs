@@ -10,6 +10,9 @@ use std::io;
 
 use cooper_x86::code::CodeId;
 
+/// Addresses of one file whose samples are kept between steps.
+pub const MAX_KEPT_HEAT: usize = 8192;
+
 /// Keeps artifacts.
 pub trait CodeCache: Send + Sync + fmt::Debug {
     /// The files under a name, in no order. Using them keeps them from being collected for a while.
@@ -20,6 +23,13 @@ pub trait CodeCache: Send + Sync + fmt::Debug {
 
     /// Replaces all artifacts under a name by one.
     fn replace(&self, name: &CodeName, artifact: &[u8]) -> io::Result<()>;
+
+    /// The samples that were kept for a file and have led to no artifact yet: unit addresses and counts. No more than
+    /// [`MAX_KEPT_HEAT`]; any numbers are as good as any others.
+    fn heat(&self, name: &CodeName) -> Vec<(u32, u32)>;
+
+    /// Keeps samples instead of those before.
+    fn keep_heat(&self, name: &CodeName, heat: &[(u32, u32)]) -> io::Result<()>;
 }
 
 /// What an artifact is kept under.

@@ -6,12 +6,12 @@
 //!
 //! What must hold: the answer depends on the request only; no guest code runs here.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 use cooper_x86::code::CodeId;
-use cooper_x86::lift::{self, FunctionBounds, Unit};
+use cooper_x86::lift::{self, CodeImage, FunctionBounds, Unit};
 use rustix::process::{Resource, Rlimit};
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ const MAX_MEMORY: u64 = 4 << 30;
 /// The largest header of a request, in bytes.
 const MAX_REQUEST: u32 = 64 << 20;
 /// What the helper gives way by to the guests.
-const NICE: i32 = 10;
+const NICE: i32 = 19;
 
 /// What a helper is asked for; the file's bytes follow it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub(crate) struct CompileRequest {
     pub(crate) wanted: Vec<u32>,
     /// Most bytes of guest code.
     pub(crate) most: u32,
+    /// Whether somebody waits for the answer; else the helper gives way to the guests.
+    pub(crate) is_awaited: bool,
 }
 
 /// Writes a request.
@@ -82,6 +84,9 @@ fn read_request(input: &mut impl Read) -> io::Result<(CompileRequest, Vec<u8>)> 
 pub fn compile_main() -> ExitCode {
     let done = confine().and_then(|()| {
         let (request, file) = read_request(&mut io::stdin().lock())?;
+        if !request.is_awaited {
+            rustix::process::nice(NICE)?;
+        }
         let artifact = compile(&request, &file).map_err(io::Error::other)?;
         io::stdout().lock().write_all(&artifact)
     });
@@ -102,7 +107,6 @@ fn confine() -> io::Result<()> {
     rustix::process::setrlimit(Resource::Cpu, limit(MAX_SECONDS))?;
     rustix::process::setrlimit(Resource::As, limit(MAX_MEMORY))?;
     rustix::process::setrlimit(Resource::Core, limit(0))?;
-    rustix::process::nice(NICE)?;
     Ok(())
 }
 
@@ -123,14 +127,14 @@ pub(crate) fn compile(request: &CompileRequest, file: &[u8]) -> Result<Vec<u8>, 
     Ok(library::encode(code, CodeId(request.id), &translation))
 }
 
-/// The functions to translate: the hottest first, up to the request's size; in ascending order.
+/// The functions to translate: the hottest first, up to the request's size, and the stubs that they call; in ascending order.
 fn choose(request: &CompileRequest, executable: &Executable<'_>) -> Vec<FunctionBounds> {
     let functions = executable.functions();
     let known: HashSet<u32> = request.known.iter().copied().collect();
     let mut heat: BTreeMap<FunctionBounds, u64> = BTreeMap::new();
     let wanted = request.wanted.iter().map(|unit| (*unit, u32::MAX));
     for (unit, count) in request.heat.iter().copied().chain(wanted) {
-        let bounds = bounds_of(&functions, unit, executable.end());
+        let bounds = stub_at(executable, unit).or_else(|| bounds_of(&functions, unit, executable.end()));
         if let Some(bounds) = bounds.filter(|bounds| !known.contains(&bounds.start)) {
             *heat.entry(bounds).or_default() += u64::from(count);
         }
@@ -139,16 +143,52 @@ fn choose(request: &CompileRequest, executable: &Executable<'_>) -> Vec<Function
         heat.into_iter().filter(|(_, heat)| *heat >= request.threshold.into()).collect();
     hot.sort_by_key(|(bounds, heat)| (std::cmp::Reverse(*heat), *bounds));
     let mut size = 0_u64;
-    let mut chosen: Vec<FunctionBounds> = Vec::new();
+    let mut chosen: BTreeSet<FunctionBounds> = BTreeSet::new();
     for (bounds, _) in hot {
         size += u64::from(bounds.end - bounds.start);
         if size > request.most.into() && !chosen.is_empty() {
             break;
         }
-        chosen.push(bounds);
+        chosen.insert(bounds);
     }
-    chosen.sort_unstable();
-    chosen
+    let stubs: Vec<FunctionBounds> = chosen
+        .iter()
+        .flat_map(|bounds| branch_targets(executable, *bounds))
+        .filter_map(|target| stub_at(executable, target))
+        .filter(|stub| !known.contains(&stub.start))
+        .collect();
+    chosen.extend(stubs);
+    chosen.into_iter().collect()
+}
+
+/// A stub of the procedure linkage table at a unit address: a jump through a word of memory. Each is a function of its own
+/// here, whatever the call frame information says, so that calls to other files need no interpreter.
+fn stub_at(executable: &Executable<'_>, at: u32) -> Option<FunctionBounds> {
+    const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
+    const BND: &[u8] = &[0xf2];
+    /// `jmp [rip + displacement]`.
+    const JUMP: &[u8] = &[0xff, 0x25];
+    let all = executable.code(at);
+    let code = all.strip_prefix(ENDBR64).unwrap_or(all);
+    let code = code.strip_prefix(BND).unwrap_or(code);
+    let rest = code.strip_prefix(JUMP)?.get(4..)?;
+    Some(FunctionBounds { start: at, end: at + (all.len() - rest.len()) as u32 })
+}
+
+/// Where near calls and jumps in a function may lead. What only looks like one gives an address as well.
+fn branch_targets<'a>(
+    executable: &'a Executable<'_>,
+    bounds: FunctionBounds,
+) -> impl Iterator<Item = u32> + 'a {
+    let length = (bounds.end - bounds.start) as usize;
+    let code = executable.code(bounds.start);
+    let code = &code[..length.min(code.len())];
+    code.windows(5).enumerate().filter(|(_, bytes)| matches!(bytes[0], 0xe8 | 0xe9)).map(
+        move |(at, bytes)| {
+            let distance = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
+            bounds.start.wrapping_add(at as u32 + 5).wrapping_add(distance)
+        },
+    )
 }
 
 /// The function that holds a unit address; where none is known, what lies between the address and the next one.

@@ -3,8 +3,10 @@
 //! One host thread of the step's process collects the samples of all interpreters, by file. When a file has enough of
 //! them, a helper process (see [`compile`](crate::compile)) translates its hot functions, one helper at a time; what it
 //! answers is used at once by all processes of the step and kept in the code cache for later ones. Guests are interpreted meanwhile.
-//! A file whose cached functions lie in several artifacts gets them merged when nothing else is to do, because calls inside
-//! a module are cheaper.
+//! A file whose functions lie in many artifacts gets them merged when nothing else is to do, because calls inside a module are
+//! cheaper. Samples that have led to nothing when a step ends are kept beside the artifacts for the next one.
+//!
+//! Helpers give way to everything else, and together they take no longer than the guests' own processor time allows.
 //!
 //! What must hold: the end of the step never waits for a helper, unless it was asked to settle; a helper that fails is no error of
 //! the step.
@@ -17,11 +19,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cooper_vfs::{Content, ContentId, ContentStore};
 use cooper_x86::code::{CodeId, Heat};
 
+use crate::cache::MAX_KEPT_HEAT;
 use crate::compile::{self, CompileRequest, MAX_FILE};
 use crate::tiers::Tiers;
 
@@ -31,6 +34,12 @@ const TICK: Duration = Duration::from_millis(10);
 const MAX_ANSWER: u64 = 512 << 20;
 /// Files that are remembered; a step that runs more of them interprets the rest.
 const MAX_FILES: usize = 4096;
+/// Modules of one file that are worth making one of.
+const SCATTERED: u32 = 8;
+/// Processor time of a step before its first helper.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// New samples of a file that are worth keeping for the next step.
+const WORTH_KEEPING: u64 = 16;
 /// Failures of helpers after which no more are started.
 const MAX_FAILURES: u32 = 8;
 
@@ -51,11 +60,11 @@ pub struct Policy {
 
 impl Policy {
     /// For builds: a function is worth a compilation of some milliseconds once it has run tens of thousands of instructions.
-    pub const ORDINARY: Self = Self { period: 1009, function: 24, file: 150, most: 192 << 10, settle: false };
+    pub const ORDINARY: Self = Self { period: 1009, function: 24, file: 150, most: 64 << 10, settle: false };
     /// For filling a cache: what has run some hundred instructions.
     pub const WARM: Self = Self { period: 53, function: 4, file: 1 << 20, most: 1 << 20, settle: true };
-    /// For tests: everything that ran.
-    pub const EAGER: Self = Self { period: 1, function: 1, file: 1, most: 1 << 20, settle: true };
+    /// For tests: everything that ran, translated when the step ends.
+    pub const EAGER: Self = Self { period: 1, function: 1, file: u32::MAX, most: 1 << 20, settle: true };
 }
 
 /// How a helper is started.
@@ -95,16 +104,26 @@ impl Compiler {
         tiers.code().set_sampling(policy.period);
         let (ending, ended) = mpsc::channel();
         let child = Arc::new(Mutex::new(Running::default()));
-        let mut work =
-            Work { tiers, store, helper, policy, child: child.clone(), files: HashMap::new(), failures: 0 };
+        let mut work = Work {
+            tiers,
+            store,
+            helper,
+            policy,
+            child: child.clone(),
+            files: HashMap::new(),
+            failures: 0,
+            spent: Duration::ZERO,
+        };
         let thread = thread::Builder::new().name("compiler".to_owned()).spawn(move || {
             while ended.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                 work.collect();
-                while work.translate_hottest(policy.file) {}
+                while work.is_affordable() && (work.translate_hottest(policy.file) || work.merge()) {}
             }
+            work.collect();
             if policy.settle {
                 work.settle();
             }
+            work.keep_heat();
         })?;
         Ok(Self { ending, child, thread, settle: policy.settle })
     }
@@ -132,6 +151,15 @@ struct FileHeat {
     new: u64,
     /// Whether it cannot be translated at all.
     hopeless: bool,
+    /// Whether earlier steps have kept some of it.
+    was_kept: bool,
+}
+
+/// Where an artifact goes in the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeping {
+    BesideOthers,
+    InPlaceOfAll,
 }
 
 struct Work {
@@ -142,6 +170,8 @@ struct Work {
     child: Arc<Mutex<Running>>,
     files: HashMap<CodeId, FileHeat>,
     failures: u32,
+    /// How long helpers have run.
+    spent: Duration,
 }
 
 impl Work {
@@ -150,6 +180,10 @@ impl Work {
             if self.files.len() >= MAX_FILES && !self.files.contains_key(&id) {
                 continue;
             }
+            if !self.files.contains_key(&id) {
+                let kept = self.kept_heat(id);
+                self.files.insert(id, kept);
+            }
             let file = self.files.entry(id).or_default();
             for (unit, count) in heat {
                 file.new += u64::from(count);
@@ -157,6 +191,66 @@ impl Work {
                 *sum = sum.saturating_add(count);
             }
         }
+    }
+
+    /// What earlier steps have kept.
+    fn kept_heat(&self, id: CodeId) -> FileHeat {
+        let (Some(cache), Some(name)) = (self.tiers.cache(), self.tiers.code_name(id)) else {
+            return FileHeat::default();
+        };
+        let heat: Heat = cache.heat(&name).into_iter().collect();
+        let new = heat.values().map(|count| u64::from(*count)).sum();
+        FileHeat { was_kept: !heat.is_empty(), heat, new, ..FileHeat::default() }
+    }
+
+    /// Keeps the samples that have led to nothing.
+    fn keep_heat(&self) {
+        let Some(cache) = self.tiers.cache() else { return };
+        for (id, file) in &self.files {
+            let Some(name) = self.tiers.code_name(*id) else { return };
+            let mut heat: Vec<(u32, u32)> = Vec::new();
+            if file.new >= WORTH_KEEPING && !file.hopeless {
+                heat.extend(file.heat.iter().map(|(unit, count)| (*unit, *count)));
+                heat.sort_by_key(|(unit, count)| (std::cmp::Reverse(*count), *unit));
+                heat.truncate(MAX_KEPT_HEAT);
+            }
+            if (!heat.is_empty() || file.was_kept)
+                && let Err(error) = cache.keep_heat(&name, &heat)
+            {
+                tracing::debug!(%error, "samples are not kept");
+                return;
+            }
+        }
+    }
+
+    /// Whether the guests have run long enough for another helper.
+    fn is_affordable(&self) -> bool {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let own = Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32);
+        self.policy.settle || own >= PATIENCE && self.spent <= own / 2
+    }
+
+    /// Makes one module of those of a file that has many; `false` when there is none.
+    fn merge(&mut self) -> bool {
+        let Some((id, wanted)) = self.tiers.library().scattered(SCATTERED) else { return false };
+        if self.failures >= MAX_FAILURES || lock(&self.child).over {
+            return false;
+        }
+        self.tiers.library().set_whole(id);
+        let request = CompileRequest {
+            id: id.0,
+            heat: Vec::new(),
+            threshold: 1,
+            known: Vec::new(),
+            wanted,
+            most: u32::MAX,
+            is_awaited: self.policy.settle,
+        };
+        if let Err(error) = self.run(id, &request, Keeping::InPlaceOfAll) {
+            self.failures += 1;
+            tracing::debug!(%error, "code is not merged");
+        }
+        true
     }
 
     /// Translates the hottest functions of the file with the most new samples; `false` when no file has `least`.
@@ -175,24 +269,23 @@ impl Work {
             known,
             wanted: Vec::new(),
             most: self.policy.most,
+            is_awaited: self.policy.settle,
         };
-        file.new = 0;
-        match self.run(id, &request) {
-            Ok(Some(functions)) => {
-                // There may be more than fits into one go.
-                if functions > 0
-                    && let Some(file) = self.files.get_mut(&id)
-                {
-                    file.new = u64::from(self.policy.settle);
-                }
-            }
+        let new = std::mem::take(&mut file.new);
+        let result = self.run(id, &request, Keeping::BesideOthers);
+        let is_over = lock(&self.child).over;
+        let Some(file) = self.files.get_mut(&id) else { return false };
+        match result {
+            // There may be more than fits into one go.
+            Ok(Some(functions)) if functions > 0 => file.new = u64::from(self.policy.settle),
+            Ok(Some(_)) => file.heat.clear(),
+            // The next step goes on with it.
+            Err(_) if is_over => file.new = new,
             Ok(None) => self.set_hopeless(id),
             Err(error) => {
                 self.failures += 1;
                 self.set_hopeless(id);
-                if !lock(&self.child).over {
-                    self.tiers.complain(format!("code could not be translated: {error}"));
-                }
+                self.tiers.complain(format!("code could not be translated: {error}"));
             }
         }
         true
@@ -211,25 +304,35 @@ impl Work {
         for file in self.files.values_mut() {
             file.new = file.new.max(1);
         }
-        while self.translate_hottest(1) {}
+        while self.translate_hottest(1) || self.merge() {}
     }
 
     /// Runs a helper and uses what it answers. How many functions it found, also those that cannot be translated; `None` for a
     /// file that is too large or not there.
-    fn run(&mut self, id: CodeId, request: &CompileRequest) -> io::Result<Option<usize>> {
+    fn run(&mut self, id: CodeId, request: &CompileRequest, keeping: Keeping) -> io::Result<Option<usize>> {
         let Ok(content) = self.store.open(&ContentId(id.0)) else { return Ok(None) };
         if content.length > MAX_FILE {
             return Ok(None);
         }
-        let artifact: Arc<[u8]> = self.ask(request, content)?.into();
+        let start = Instant::now();
+        let answer = self.ask(request, content);
+        self.spent += start.elapsed();
+        let artifact: Arc<[u8]> = answer?.into();
         let tables = self.tiers.add(id, artifact.clone()).map_err(io::Error::other)?;
-        self.tiers.library().refuse(id, &tables.refused);
         let count = tables.starts.len() + tables.refused.len();
-        if !tables.starts.is_empty()
+        if count > 0
             && let (Some(cache), Some(name)) = (self.tiers.cache(), self.tiers.code_name(id))
-            && let Err(error) = cache.put(&name, &artifact)
         {
-            self.tiers.complain(format!("translated code is not kept: {error}"));
+            let kept = match keeping {
+                Keeping::BesideOthers => cache.put(&name, &artifact),
+                Keeping::InPlaceOfAll => cache.replace(&name, &artifact),
+            };
+            if let Err(error) = kept {
+                self.tiers.complain(format!("translated code is not kept: {error}"));
+            }
+        }
+        if keeping == Keeping::InPlaceOfAll {
+            self.tiers.library().set_whole(id);
         }
         Ok(Some(count))
     }

@@ -8,7 +8,7 @@
 //! helper process of this step or from a [`CodeCache`](crate::cache::CodeCache).
 #![allow(unsafe_code, reason = "native code is loaded; the callers say why it can be trusted")]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -275,6 +275,10 @@ struct FileCode {
     entries: HashMap<u32, (Arc<Translated>, u32)>,
     /// Starts of functions that are translated or cannot be.
     known: HashSet<u32>,
+    /// Starts of functions that are translated.
+    translated: BTreeSet<u32>,
+    /// How many modules were added since the last that replaced all.
+    modules: u32,
 }
 
 /// The translated code of a step.
@@ -296,10 +300,17 @@ impl Library {
         files.get(&id).map(|file| file.known.iter().copied().collect()).unwrap_or_default()
     }
 
-    /// Remembers functions that cannot be translated.
-    pub(crate) fn refuse(&self, id: CodeId, starts: &[u32]) {
+    /// A file whose functions lie in at least so many modules, with all of them.
+    pub(crate) fn scattered(&self, least: u32) -> Option<(CodeId, Vec<u32>)> {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        let (id, file) = files.iter().filter(|(_, file)| file.modules >= least).min_by_key(|(id, _)| **id)?;
+        Some((*id, file.translated.iter().copied().collect()))
+    }
+
+    /// Has the modules of a file count as one from now on.
+    pub(crate) fn set_whole(&self, id: CodeId) {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        files.entry(id).or_default().known.extend(starts);
+        files.entry(id).or_default().modules = 1;
     }
 
     /// Adds a module; what it can be entered at leads to it from now on.
@@ -307,7 +318,9 @@ impl Library {
         let module = Arc::new(module);
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
         let file = files.entry(id).or_default();
-        file.known.extend(&tables.starts);
+        file.modules += 1;
+        file.known.extend(tables.starts.iter().chain(&tables.refused));
+        file.translated.extend(&tables.starts);
         for (unit, function) in &tables.entries {
             file.entries.insert(*unit, (module.clone(), *function));
         }

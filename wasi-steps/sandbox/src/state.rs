@@ -16,9 +16,10 @@ use std::ptr;
 use std::sync::atomic::AtomicU8;
 
 use cooper_kernel::StopByte;
+use cooper_x86::interpreter::Interpreter;
 use cooper_x86::lift::abi::{self, CacheEntry, State};
 use cooper_x86::memory::{GUARD_SIZE, GUEST_SIZE};
-use cooper_x86::state::{CpuState, register};
+use cooper_x86::state::{SharedRegisters, register};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
 /// Bytes of the reservation: the engine leaves out bounds checks as for the guest's memory.
@@ -62,58 +63,58 @@ impl StateMemory {
         self.base.cast()
     }
 
-    /// Puts registers in.
-    pub(crate) fn store(&self, cpu: &CpuState) {
+    /// The registers in the page.
+    fn shared(&self) -> SharedRegisters<'_> {
         let state = self.state();
-        // SAFETY: the page holds a `State`; the thread that runs the store is here and not in translated code.
+        // SAFETY: the page holds a `State`; the thread that runs the store is here and not in translated code, and uses the
+        // answer before it does anything else. The parts do not overlap, and the stop byte is none of them.
         unsafe {
-            (*state).gpr = cpu.gpr;
-            (*state).rip = cpu.rip;
-            (*state).flags = cpu.flags;
-            (*state).fs_base = cpu.fs_base;
-            (*state).gs_base = cpu.gs_base;
-            (*state).xmm = cpu.xmm;
-            (*state).unwind = 0;
+            SharedRegisters {
+                gpr: &mut (*state).gpr,
+                rip: &mut (*state).rip,
+                flags: &mut (*state).flags,
+                fs_base: &mut (*state).fs_base,
+                gs_base: &mut (*state).gs_base,
+                xmm: &mut (*state).xmm,
+            }
         }
     }
 
-    /// Takes registers out; MXCSR and x87 are not among them.
-    pub(crate) fn load(&self, cpu: &mut CpuState) {
-        let state = self.state();
-        // SAFETY: as in `store`.
-        unsafe {
-            cpu.gpr = (*state).gpr;
-            cpu.rip = (*state).rip;
-            cpu.flags = (*state).flags;
-            cpu.fs_base = (*state).fs_base;
-            cpu.gs_base = (*state).gs_base;
-            cpu.xmm = (*state).xmm;
-        }
+    /// Puts the interpreter's registers in.
+    pub(crate) fn store(&self, interpreter: &Interpreter) {
+        interpreter.store_shared(&mut self.shared());
+        // SAFETY: as in `shared`.
+        unsafe { (*self.state()).unwind = 0 };
+    }
+
+    /// Gives the interpreter the registers; MXCSR and x87 are not among them.
+    pub(crate) fn load(&self, interpreter: &mut Interpreter) {
+        interpreter.load_shared(&self.shared());
     }
 
     /// Sets where to go on.
     pub(crate) fn set_rip(&self, pc: u32) {
-        // SAFETY: as in `store`.
+        // SAFETY: as in `shared`.
         unsafe { (*self.state()).rip = pc.into() };
     }
 
     /// Takes the mark of code that ran out of depth.
     pub(crate) fn take_unwind(&self) -> bool {
-        // SAFETY: as in `store`.
+        // SAFETY: as in `shared`.
         unsafe { std::mem::take(&mut (*self.state()).unwind) != 0 }
     }
 
     /// Sets general registers: what a call passes as values.
     pub(crate) fn set_registers<const N: usize>(&self, values: [(usize, u64); N]) {
         for (number, value) in values {
-            // SAFETY: as in `store`; the index is checked.
+            // SAFETY: as in `shared`; the index is checked.
             unsafe { (*self.state()).gpr[number] = value };
         }
     }
 
     /// What a function returns: pc, rsp, rax, rdx.
     pub(crate) fn returned(&self) -> (u32, u64, u64, u64) {
-        // SAFETY: as in `store`.
+        // SAFETY: as in `shared`.
         unsafe {
             let gpr = (*self.state()).gpr;
             ((*self.state()).rip as u32, gpr[register::RSP], gpr[register::RAX], gpr[register::RDX])
@@ -122,7 +123,7 @@ impl StateMemory {
 
     /// The slot of a call target, if it is known.
     pub(crate) fn cached(&self, pc: u32) -> Option<u32> {
-        // SAFETY: as in `store`; the index is within the cache.
+        // SAFETY: as in `shared`; the index is within the cache.
         let entry = unsafe { (*self.state()).cache[abi::cache_index(pc)] };
         (entry.pc == pc).then_some(entry.slot)
     }
@@ -135,7 +136,7 @@ impl StateMemory {
 
     /// Forgets all call targets.
     pub(crate) fn clear_cache(&self) {
-        // SAFETY: as in `store`.
+        // SAFETY: as in `shared`.
         unsafe { (*self.state()).cache.fill(EMPTY) };
     }
 }

@@ -1,15 +1,16 @@
 //! One guest thread in two tiers.
 //!
 //! A thread starts in the interpreter. The first time that it meets translated code it gets a Wasmtime store over its
-//! process's window; from then on the two call each other. The registers live in [`CpuState`] while the host has the thread and in
-//! the [`State`](cooper_x86::lift::abi::State) page while translated code has it; MXCSR and x87 stay in `CpuState`.
+//! process's window; from then on the two call each other. The registers live in the interpreter while the host has the thread and in
+//! the [`State`](cooper_x86::lift::abi::State) page while translated code has it; MXCSR and x87 stay in the interpreter. The kernel is
+//! given a [`CpuState`] when it serves an exit.
 //!
 //! Translated code asks its host through the imports here: a callee that is not in its cache, a call that came back
 //! elsewhere, an instruction it leaves to the interpreter, a system call, the stop byte. Each is served with the frames
 //! below it alive. They hold nothing of the guest's, so leaving them is always allowed: an end, an `execve`, too deep a stack or
 //! dropped code leave with [`Leave`] as an error through all frames, and the thread goes on at the bottom with its registers.
 //!
-//! What must hold: whenever Rust code runs, `CpuState` or the page has the registers and it is known which; host code runs with
+//! What must hold: whenever Rust code runs, interpreter or page has the registers and it is known which; host code runs with
 //! the host's MXCSR; the supervisor's pointer is used only while [`TieredExecutor::run`] is on the stack.
 #![allow(
     unsafe_code,
@@ -28,7 +29,7 @@ use cooper_x86::float;
 use cooper_x86::interpreter::{Bounds, Exit, Interpreter};
 use cooper_x86::lift::abi;
 use cooper_x86::memory::{Access, Fault};
-use cooper_x86::state::{CpuState, flag, register};
+use cooper_x86::state::{CpuState, register};
 use wasmtime::unix::StoreExt;
 use wasmtime::{
     AsContextMut, Caller, Extern, Global, GlobalType, Instance, Linker, Mutability, Store, StoreContextMut,
@@ -46,6 +47,12 @@ const MAX_STACK: usize = abi::MAX_DEPTH as usize + (2 << 20);
 const _: () = assert!(MAX_STACK + (6 << 20) < HOST_STACK);
 /// Entries that failed before a thread stays in the interpreter.
 const MAX_FAILURES: u32 = 4096;
+/// Transitions at an entry before it is known whether it is worth entering.
+const TRIAL: u32 = 256;
+/// Clock ticks that translated code has to run for each transition: fewer are interpreted sooner than the tiers are changed.
+const WORTH: u64 = 150;
+/// Entries whose worth is being found out; a power of two.
+const TRIALS: usize = 256;
 /// Table slot that stays empty: what a cache entry without an address points to.
 const FIRST_SLOT: u32 = 1;
 
@@ -103,6 +110,7 @@ struct Used {
 /// be used wherever a store has a thread.
 struct Thread {
     interpreter: Interpreter,
+    /// What the kernel is given.
     cpu: CpuState,
     supervisor: NonNull<dyn Supervisor>,
     space: Arc<AddressSpace>,
@@ -113,8 +121,79 @@ struct Thread {
     /// Address near the bottom of the host's stack.
     stack: usize,
     failures: u32,
+    counts: Counts,
+    worth: Worth,
     /// The host's MXCSR while the guest's is loaded.
     host_float: u32,
+}
+
+/// What entering translated code at an address has been good for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trial {
+    pc: u32,
+    transitions: u32,
+    ticks: u64,
+}
+
+/// How long translated code runs between transitions.
+#[derive(Debug)]
+struct Worth {
+    /// Transitions out of translated code.
+    exits: u64,
+    /// Clock ticks in it.
+    ticks: u64,
+    /// When it was last given control.
+    since: u64,
+    trials: Box<[Trial; TRIALS]>,
+}
+
+impl Worth {
+    fn new() -> Self {
+        Self { exits: 0, ticks: 0, since: 0, trials: Box::new([Trial::default(); TRIALS]) }
+    }
+
+    fn begin(&mut self) {
+        self.since = ticks();
+    }
+
+    fn end(&mut self) {
+        self.ticks += ticks().saturating_sub(self.since);
+    }
+
+    /// Notes a call at an entry that came back; whether the entry has turned out not to be worth it.
+    fn note(&mut self, pc: u32, (exits, ticks): (u64, u64)) -> bool {
+        let trial = &mut self.trials[(pc ^ pc >> 8) as usize % TRIALS];
+        if trial.pc != pc {
+            *trial = Trial { pc, ..Trial::default() };
+        }
+        trial.transitions = trial.transitions.saturating_add(1 + (self.exits - exits).min(1 << 20) as u32);
+        trial.ticks += self.ticks - ticks;
+        if trial.transitions < TRIAL {
+            return false;
+        }
+        let is_short = trial.ticks < WORTH * u64::from(trial.transitions);
+        *trial = Trial::default();
+        is_short
+    }
+}
+
+/// The processor's clock.
+fn ticks() -> u64 {
+    // SAFETY: reads a counter.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// How often the tiers changed, for the trace.
+#[derive(Debug, Default)]
+struct Counts {
+    enter: u64,
+    dispatch: u64,
+    resolve: u64,
+    step: u64,
+    system_call: u64,
+    stop: u64,
+    /// Entries that were given up.
+    passed: u64,
 }
 
 // SAFETY: a store is used by one thread at a time; the supervisor is `Send`.
@@ -146,10 +225,20 @@ struct Goal {
 impl Goal {
     const NONE: Self = Self { stack: u64::MAX, at: None };
 
-    fn reached(self, cpu: &CpuState) -> bool {
-        let stack = cpu.gpr[register::RSP];
-        stack > self.stack || self.at == Some((cpu.rip, stack))
+    fn reached(self, interpreter: &Interpreter) -> bool {
+        let place = place_of(interpreter);
+        place.1 > self.stack || self.at == Some(place)
     }
+
+    /// Whether nothing but the thread's end is beyond it.
+    fn is_bottom(self) -> bool {
+        self.stack == u64::MAX && self.at.is_none()
+    }
+}
+
+/// Program counter and stack pointer.
+fn place_of(interpreter: &Interpreter) -> (u64, u64) {
+    (interpreter.rip(), interpreter.rsp())
 }
 
 type Context<'a> = StoreContextMut<'a, ContextData>;
@@ -158,24 +247,24 @@ fn thread<'a>(store: &'a mut Context<'_>) -> &'a mut Thread {
     store.data_mut().thread.as_mut().expect("a store that runs has a thread")
 }
 
-/// Runs until `goal` is reached, in whichever tier. `CpuState` has the registers before and after.
+/// Runs until `goal` is reached, in whichever tier. The interpreter has the registers before and after.
 fn run_nested(store: &mut Context<'_>, goal: Goal) -> Result<(), wasmtime::Error> {
     loop {
         let own = thread(store);
-        if own.depth() > MAX_STACK && goal.stack != u64::MAX {
+        if own.depth() > MAX_STACK && !goal.is_bottom() {
             return Err(Leave::Unwind.into());
         }
         let entries = own.failures < MAX_FAILURES;
-        let Thread { interpreter, cpu, space, supervisor, .. } = own;
+        let Thread { interpreter, space, supervisor, .. } = own;
         // SAFETY: see `Thread`.
         let stop = unsafe { supervisor.as_ref() }.stop().byte();
         let bounds = Bounds { stack: goal.stack, entries };
-        match interpreter.run_within(cpu, space.guest_memory(), &**space, stop, bounds) {
+        match interpreter.resume(space.guest_memory(), &**space, stop, bounds) {
             Exit::Returned => return Ok(()),
             Exit::Enter(_) => enter(store)?,
             exit => serve(store, exit)?,
         }
-        if goal.reached(&thread(store).cpu) {
+        if goal.reached(&thread(store).interpreter) {
             return Ok(());
         }
     }
@@ -185,8 +274,10 @@ fn run_nested(store: &mut Context<'_>, goal: Goal) -> Result<(), wasmtime::Error
 fn serve(store: &mut Context<'_>, exit: Exit) -> Result<(), wasmtime::Error> {
     let own = thread(store);
     let instructions = own.interpreter.instructions();
+    own.interpreter.store(&mut own.cpu);
     // SAFETY: see `Thread`.
     let flow = unsafe { own.supervisor.as_mut() }.serve(&mut own.cpu, exit, instructions);
+    own.interpreter.load(&own.cpu);
     if flow == Flow::End {
         return Err(Leave::End.into());
     }
@@ -282,9 +373,10 @@ fn first_slot(store: &mut Context<'_>, module: &Arc<Translated>, bias: u32) -> O
     Some(first)
 }
 
-/// Enters translated code at `cpu.rip`; where that is not possible, interprets one instruction.
+/// Enters translated code at `rip`; where that is not possible, interprets one instruction.
 fn enter(store: &mut Context<'_>) -> Result<(), wasmtime::Error> {
-    let pc = thread(store).cpu.rip as u32;
+    let pc = thread(store).interpreter.rip() as u32;
+    thread(store).counts.enter += 1;
     let Some(slot) = slot_of(store, pc) else {
         let own = thread(store);
         own.failures += 1;
@@ -292,34 +384,43 @@ fn enter(store: &mut Context<'_>) -> Result<(), wasmtime::Error> {
     };
     let data = store.data_mut();
     let own = data.thread.as_mut().expect("a store that runs has a thread");
-    data.state.store(&own.cpu);
-    call(store, slot, pc)
+    data.state.store(&own.interpreter);
+    let before = (own.worth.exits, own.worth.ticks);
+    call(store, slot, pc)?;
+    let own = thread(store);
+    if own.worth.note(pc, before) {
+        own.counts.passed += 1;
+        own.interpreter.pass_entry(pc.into());
+    }
+    Ok(())
 }
 
 /// Runs the instruction at `rip` in the interpreter; its length.
 fn step(own: &mut Thread) -> Result<u32, Exit> {
-    let Thread { interpreter, cpu, space, supervisor, .. } = own;
+    let Thread { interpreter, space, supervisor, .. } = own;
     // SAFETY: see `Thread`.
     let stop = unsafe { supervisor.as_ref() }.stop().byte();
-    interpreter.step(cpu, space.guest_memory(), &**space, stop)
+    interpreter.step(space.guest_memory(), &**space, stop)
 }
 
-/// Calls a slot. The page has the registers before; `CpuState` has them after, also after a trap that was served.
+/// Calls a slot. The page has the registers before; the interpreter has them after, also after a trap that was served.
 fn call(store: &mut Context<'_>, slot: u32, pc: u32) -> Result<(), wasmtime::Error> {
     let own = thread(store);
     let depth = own.depth() as u64;
     let outer = own.host_float;
-    own.host_float = float::enter(own.cpu.mxcsr);
+    own.host_float = float::enter(own.interpreter.mxcsr());
+    own.worth.begin();
     let enter = store.data().externs.as_ref().map(|externs| externs.enter.clone());
     let enter = enter.expect("a store that runs has its imports");
     let result = enter.call(&mut *store, (slot, depth << 32 | u64::from(pc)));
     let data = store.data_mut();
     let own = data.thread.as_mut().expect("a store that runs has a thread");
-    own.cpu.mxcsr = float::leave(own.host_float, own.cpu.mxcsr);
+    own.worth.end();
+    own.interpreter.set_mxcsr(float::leave(own.host_float, own.interpreter.mxcsr()));
     own.host_float = outer;
     match result {
         Ok(()) => {
-            data.state.load(&mut own.cpu);
+            data.state.load(&mut own.interpreter);
             Ok(())
         }
         Err(error) => trapped(store, error),
@@ -359,13 +460,13 @@ fn trapped(store: &mut Context<'_>, error: wasmtime::Error) -> Result<(), wasmti
     });
     let data = store.data_mut();
     let own = data.thread.as_mut().expect("a store that runs has a thread");
-    data.state.load(&mut own.cpu);
+    data.state.load(&mut own.interpreter);
     let Some(pc) = site else {
         // Our bug: there is no guest instruction to blame.
         data.tiers.complain(format!("translated code trapped at no instruction: {error:#}"));
         return serve(store, Exit::Illegal);
     };
-    own.cpu.rip = pc.into();
+    own.interpreter.set_rip(pc.into());
     let exit = match trap {
         Trap::MemoryOutOfBounds => {
             let (address, write) = LAST_TRAP.get();
@@ -373,9 +474,7 @@ fn trapped(store: &mut Context<'_>, error: wasmtime::Error) -> Result<(), wasmti
             let access = if write { Access::Write } else { Access::Read };
             Exit::Fault(Fault { address, access })
         }
-        Trap::StackOverflow => {
-            Exit::Fault(Fault { address: own.cpu.gpr[register::RSP], access: Access::Write })
-        }
+        Trap::StackOverflow => Exit::Fault(Fault { address: own.interpreter.rsp(), access: Access::Write }),
         Trap::IntegerDivisionByZero | Trap::IntegerOverflow => Exit::DivideError,
         _ => Exit::Illegal,
     };
@@ -384,19 +483,17 @@ fn trapped(store: &mut Context<'_>, error: wasmtime::Error) -> Result<(), wasmti
 
 /// After an exit that should go on at `expected`: whether it does. What lies between, such as a signal's handler, runs nested.
 fn settle(store: &mut Context<'_>, expected: (u64, u64), leaving: bool) -> Result<bool, wasmtime::Error> {
-    let cpu = &thread(store).cpu;
-    let (pc, stack) = (cpu.rip, cpu.gpr[register::RSP]);
-    if (pc, stack) == expected {
+    let place = place_of(&thread(store).interpreter);
+    if place == expected {
         return Ok(true);
     }
     if leaving {
         return Ok(false);
     }
     // A handler on the alternate stack may lie above; then only its return ends the run.
-    let above = if stack > expected.1 { u64::MAX } else { expected.1 };
+    let above = if place.1 > expected.1 { u64::MAX } else { expected.1 };
     run_nested(store, Goal { stack: above, at: Some(expected) })?;
-    let cpu = &thread(store).cpu;
-    Ok((cpu.rip, cpu.gpr[register::RSP]) == expected)
+    Ok(place_of(&thread(store).interpreter) == expected)
 }
 
 /// Does a host function's work with the registers in `CpuState` and the host's MXCSR.
@@ -408,14 +505,17 @@ fn hosted<T>(
     let mut store = caller.as_context_mut();
     let data = store.data_mut();
     let own = data.thread.as_mut().expect("a store that runs has a thread");
-    own.cpu.mxcsr = float::leave(own.host_float, own.cpu.mxcsr);
+    own.worth.end();
+    own.worth.exits += 1;
+    own.interpreter.set_mxcsr(float::leave(own.host_float, own.interpreter.mxcsr()));
     data.state.set_rip(pc);
-    data.state.load(&mut own.cpu);
+    data.state.load(&mut own.interpreter);
     let result = work(&mut store)?;
     let data = store.data_mut();
     let own = data.thread.as_mut().expect("a store that runs has a thread");
-    data.state.store(&own.cpu);
-    own.host_float = float::enter(own.cpu.mxcsr);
+    data.state.store(&own.interpreter);
+    own.host_float = float::enter(own.interpreter.mxcsr());
+    own.worth.begin();
     Ok(result)
 }
 
@@ -433,7 +533,10 @@ fn dispatch(
     let state = caller.data().state.clone();
     state.set_registers([(register::RSP, rsp), (register::RDI, rdi), (register::RSI, rsi)]);
     // The interpreter finds out whether there is translated code, cheaper than the tables here would.
-    hosted(caller, pc, |store| run_nested(store, Goal { stack: rsp, at: None }))?;
+    hosted(caller, pc, |store| {
+        thread(store).counts.dispatch += 1;
+        run_nested(store, Goal { stack: rsp, at: None })
+    })?;
     Ok(state.returned())
 }
 
@@ -446,26 +549,28 @@ fn resolve(
     let registers = [(register::RSP, rsp), (register::RAX, rax), (register::RDX, rdx)];
     caller.data().state.set_registers(registers);
     hosted(caller, pc, |store| {
+        thread(store).counts.resolve += 1;
         if rsp <= slot {
             run_nested(store, Goal { stack: slot, at: None })?;
         }
-        let cpu = &thread(store).cpu;
-        Ok(u32::from(cpu.rip != u64::from(expected) || cpu.gpr[register::RSP] != slot.wrapping_add(8)))
+        let wanted = (u64::from(expected), slot.wrapping_add(8));
+        Ok(u32::from(place_of(&thread(store).interpreter) != wanted))
     })
 }
 
 fn single_step(caller: Caller<'_, ContextData>, pc: u32) -> Result<u32, wasmtime::Error> {
     hosted(caller, pc, |store| {
+        thread(store).counts.step += 1;
         loop {
             match step(thread(store)) {
                 Ok(length) => {
                     let next = u64::from(pc) + u64::from(length);
-                    return Ok(u32::from(thread(store).cpu.rip != next));
+                    return Ok(u32::from(thread(store).interpreter.rip() != next));
                 }
                 Err(exit) => {
                     serve(store, exit)?;
                     // A string instruction goes on; after a fault or a signal it is the registers that say where.
-                    if exit != Exit::Stopped || thread(store).cpu.rip != u64::from(pc) {
+                    if exit != Exit::Stopped || thread(store).interpreter.rip() != u64::from(pc) {
                         return Ok(1);
                     }
                 }
@@ -478,11 +583,11 @@ fn system_call(caller: Caller<'_, ContextData>, next: u32) -> Result<u32, wasmti
     /// Number of `rt_sigreturn`.
     const SIGRETURN: u64 = 15;
     hosted(caller, next, |store| {
-        let cpu = &mut thread(store).cpu;
-        cpu.gpr[register::RCX] = cpu.rip;
-        cpu.gpr[register::R11] = cpu.flags | flag::IF | 2;
-        let expected = (cpu.rip, cpu.gpr[register::RSP]);
-        let leaving = cpu.gpr[register::RAX] == SIGRETURN;
+        thread(store).counts.system_call += 1;
+        let interpreter = &mut thread(store).interpreter;
+        interpreter.begin_system_call();
+        let expected = place_of(interpreter);
+        let leaving = interpreter.register(register::RAX) == SIGRETURN;
         serve(store, Exit::Syscall)?;
         Ok(u32::from(!settle(store, expected, leaving)?))
     })
@@ -494,8 +599,8 @@ fn stop(caller: Caller<'_, ContextData>, pc: u32) -> Result<u32, wasmtime::Error
         if unwind || thread(store).depth() > MAX_STACK {
             return Err(Leave::Unwind.into());
         }
-        let cpu = &thread(store).cpu;
-        let expected = (cpu.rip, cpu.gpr[register::RSP]);
+        thread(store).counts.stop += 1;
+        let expected = place_of(&thread(store).interpreter);
         serve(store, Exit::Stopped)?;
         Ok(u32::from(!settle(store, expected, false)?))
     })
@@ -587,7 +692,8 @@ impl TieredExecutor {
                 return None;
             }
         };
-        let interpreter = self.interpreter.take()?;
+        let mut interpreter = self.interpreter.take()?;
+        interpreter.load(cpu);
         let state = store.data().state.clone();
         state.clear_cache();
         supervisor.stop().attach(Some(state));
@@ -608,6 +714,8 @@ impl TieredExecutor {
             dead: HashSet::new(),
             stack: here(),
             failures: 0,
+            counts: Counts::default(),
+            worth: Worth::new(),
             host_float: 0,
         });
         let leave = loop {
@@ -624,7 +732,8 @@ impl TieredExecutor {
         };
         supervisor.stop().attach(None);
         if let Some(thread) = store.data_mut().thread.take() {
-            *cpu = thread.cpu;
+            tracing::debug!(counts = ?thread.counts, "a thread has left its store");
+            thread.interpreter.store(cpu);
             self.interpreter = Some(thread.interpreter);
         }
         self.tiers.keep_store(&space, store);

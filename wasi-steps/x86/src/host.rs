@@ -30,7 +30,11 @@ fn store_control() -> u32 {
 /// Gives the host the guest's modes; the host's own are returned.
 pub(crate) fn enter_float(guest: u32) -> u32 {
     let own = store_control();
-    set_float(guest);
+    let wanted = guest & !FLAGS | MASKS;
+    // Flags that the guest has are added to its own again, others must not be.
+    if own & !FLAGS != wanted || own & FLAGS & !guest != 0 {
+        load_control(wanted);
+    }
     own
 }
 
@@ -46,9 +50,11 @@ pub(crate) fn current_float(guest: u32) -> u32 {
 
 /// Gives the host its own modes back; the guest's MXCSR.
 pub(crate) fn leave_float(own: u32, guest: u32) -> u32 {
-    let guest = current_float(guest);
-    load_control(own);
-    guest
+    let control = store_control();
+    if control & !FLAGS != own & !FLAGS {
+        load_control(own);
+    }
+    guest | control & FLAGS
 }
 
 /// The host's time stamp counter.

@@ -19,7 +19,7 @@ use crate::host;
 use crate::machine::{BLOCK, Machine};
 use crate::memory::{Access, Fault, GuestMemory};
 use crate::operations::Next;
-use crate::state::{CpuState, flag, register};
+use crate::state::{CpuState, SharedRegisters, flag, register};
 
 /// Why [`Interpreter::run`] came back. Unless said otherwise `rip` is at the instruction that caused it, and nothing
 /// of that instruction has happened.
@@ -68,6 +68,8 @@ const MAX_SAMPLES: usize = 256;
 
 /// Entries of the cache of branch targets; a power of two.
 const TARGETS: usize = 2048;
+/// Entries that a thread passes by; a power of two.
+const PASSED: usize = 512;
 /// Executable ranges that a thread remembers; then it starts again.
 const MAX_RANGES: usize = 256;
 /// Blocks of generated code that a thread keeps; then it starts again.
@@ -105,6 +107,8 @@ pub struct Interpreter {
     map: usize,
     ranges: Vec<Range>,
     targets: Box<[Target; TARGETS]>,
+    /// Entries of translated code that this thread goes on behind, at the place of their address.
+    passed: Box<[u64; PASSED]>,
     /// Blocks that belong to this thread alone, by address.
     generated: BlockMap,
     /// Replaced blocks of generated code; pointers to them may still be remembered until all is dropped.
@@ -114,6 +118,8 @@ pub struct Interpreter {
     drops: u64,
     /// Instructions until the next sample; counts down.
     budget: i64,
+    /// Spreads the samples.
+    random: u64,
     /// Where samples were taken: index of the range and file offset.
     samples: Vec<(u32, u64)>,
 }
@@ -154,10 +160,12 @@ impl Interpreter {
             map: 0,
             ranges: Vec::new(),
             targets: Box::new([NO_TARGET; TARGETS]),
+            passed: Box::new([0; PASSED]),
             generated: HashMap::default(),
             retired: Vec::new(),
             drops: 0,
             budget: 0,
+            random: 0x9e37_79b9_7f4a_7c15,
             samples: Vec::new(),
         }
     }
@@ -188,30 +196,90 @@ impl Interpreter {
         stop: &AtomicU8,
         bounds: Bounds,
     ) -> Exit {
-        self.follow(code);
         self.machine.load(cpu);
-        let control = host::enter_float(cpu.mxcsr);
-        let exit = self.blocks(memory, code, stop, bounds);
-        self.machine.mxcsr = host::leave_float(control, self.machine.mxcsr);
+        let exit = self.resume(memory, code, stop, bounds);
         self.machine.store(cpu);
         exit
     }
 
-    /// Runs the one instruction at `cpu.rip`, whatever it is: its length when it was done, and `rip` then is where it led. A
-    /// string instruction that the stop byte interrupts is [`Exit::Stopped`] and goes on when it is run again.
-    pub fn step(
+    /// Takes over a thread's registers, for [`resume`](Self::resume) and [`step`](Self::step).
+    pub fn load(&mut self, cpu: &CpuState) {
+        self.machine.load(cpu);
+    }
+
+    /// The registers after [`resume`](Self::resume) or [`step`](Self::step).
+    pub fn store(&self, cpu: &mut CpuState) {
+        self.machine.store(cpu);
+    }
+
+    /// Takes over the registers that translated code has, and leaves the others as they are.
+    pub fn load_shared(&mut self, shared: &SharedRegisters<'_>) {
+        self.machine.load_shared(shared);
+    }
+
+    /// The registers that translated code has.
+    pub fn store_shared(&self, shared: &mut SharedRegisters<'_>) {
+        self.machine.store_shared(shared);
+    }
+
+    /// Where it goes on.
+    pub fn rip(&self) -> u64 {
+        self.machine.target
+    }
+
+    /// Sets where it goes on.
+    pub fn set_rip(&mut self, rip: u64) {
+        self.machine.target = rip;
+    }
+
+    /// A general register, in the order of the instruction encoding.
+    pub fn register(&self, number: usize) -> u64 {
+        self.machine.r[number & 15]
+    }
+
+    /// Sets `rcx` and `r11` as the instruction `syscall` does.
+    pub fn begin_system_call(&mut self) {
+        self.machine.r[register::RCX] = self.machine.target;
+        self.machine.r[register::R11] = self.machine.rflags();
+    }
+
+    /// The stack pointer.
+    pub fn rsp(&self) -> u64 {
+        self.machine.r[register::RSP]
+    }
+
+    /// MXCSR.
+    pub fn mxcsr(&self) -> u32 {
+        self.machine.mxcsr
+    }
+
+    /// Sets MXCSR.
+    pub fn set_mxcsr(&mut self, mxcsr: u32) {
+        self.machine.mxcsr = mxcsr;
+    }
+
+    /// As [`run_within`](Self::run_within) with the registers that are loaded.
+    pub fn resume(
         &mut self,
-        cpu: &mut CpuState,
         memory: &GuestMemory,
         code: &dyn CodeMap,
         stop: &AtomicU8,
-    ) -> Result<u32, Exit> {
+        bounds: Bounds,
+    ) -> Exit {
         self.follow(code);
-        self.machine.load(cpu);
-        let control = host::enter_float(cpu.mxcsr);
+        let control = host::enter_float(self.machine.mxcsr);
+        let exit = self.blocks(memory, code, stop, bounds);
+        self.machine.mxcsr = host::leave_float(control, self.machine.mxcsr);
+        exit
+    }
+
+    /// Runs the one instruction at `rip` with the registers that are loaded: its length when it was done, and `rip` then is
+    /// where it led. A string instruction that the stop byte interrupts is [`Exit::Stopped`] and goes on when it is run again.
+    pub fn step(&mut self, memory: &GuestMemory, code: &dyn CodeMap, stop: &AtomicU8) -> Result<u32, Exit> {
+        self.follow(code);
+        let control = host::enter_float(self.machine.mxcsr);
         let exit = self.step_cached(memory, code, stop);
         self.machine.mxcsr = host::leave_float(control, self.machine.mxcsr);
-        self.machine.store(cpu);
         exit
     }
 
@@ -233,8 +301,15 @@ impl Interpreter {
         self.drops += 1;
         self.ranges.clear();
         self.targets.fill(NO_TARGET);
+        self.passed.fill(0);
         self.generated.clear();
         self.retired.clear();
+    }
+
+    /// Has this thread interpret the entry at an address from now on: what is there is too short for a change of tiers. It is
+    /// forgotten when another one takes its place.
+    pub fn pass_entry(&mut self, pc: u64) {
+        self.passed[pc as usize % PASSED] = pc;
     }
 
     /// The main loop; leaves the address to go on from in `machine.target`.
@@ -279,7 +354,7 @@ impl Interpreter {
             // dropped, `drops` changes and the loop ends before a block is used again.
             let current = unsafe { block.get() };
             let entry = current.entry.load(Ordering::Relaxed);
-            if entry != 0 && bounds.entries {
+            if entry != 0 && bounds.entries && self.passed[pc as usize % PASSED] != pc {
                 break Some(Exit::Enter(entry - 1));
             }
             self.machine.r[usize::from(BLOCK)] = pc;
@@ -347,7 +422,11 @@ impl Interpreter {
             *budget = i64::from(u32::MAX);
             return *budget - before;
         }
-        *budget = period - 1;
+        // The same distance each time would lead to the same few blocks of a loop again and again.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        *budget = period / 2 + (self.random % period.unsigned_abs()) as i64;
         if let Some(Range { start, file: Some((_, offset)), .. }) = self.ranges.get(range as usize) {
             self.samples.push((range, pc.wrapping_sub(*start).wrapping_add(*offset)));
             if self.samples.len() >= MAX_SAMPLES {

@@ -5,7 +5,7 @@
 
 use crate::flags::Flags;
 use crate::interpreter::Exit;
-use crate::state::{CpuState, FLAGS_WRITABLE, X87, flag};
+use crate::state::{CpuState, FLAGS_WRITABLE, SharedRegisters, X87, flag};
 
 /// Pseudo-register that is always zero: an absent base or index.
 pub(crate) const ZERO: u8 = 16;
@@ -76,6 +76,26 @@ impl Machine {
         cpu.xmm = self.xmm;
         cpu.mxcsr = self.mxcsr;
         cpu.x87 = self.x87;
+    }
+
+    /// Takes over the registers of translated code.
+    pub(crate) fn load_shared(&mut self, shared: &SharedRegisters<'_>) {
+        self.r[..16].copy_from_slice(shared.gpr);
+        self.r[usize::from(FS)] = *shared.fs_base;
+        self.r[usize::from(GS)] = *shared.gs_base;
+        self.set_rflags(*shared.flags);
+        self.target = *shared.rip;
+        self.xmm = *shared.xmm;
+    }
+
+    /// Gives translated code its registers.
+    pub(crate) fn store_shared(&self, shared: &mut SharedRegisters<'_>) {
+        shared.gpr.copy_from_slice(&self.r[..16]);
+        *shared.fs_base = self.r[usize::from(FS)];
+        *shared.gs_base = self.r[usize::from(GS)];
+        *shared.flags = self.rflags();
+        *shared.rip = self.target;
+        *shared.xmm = self.xmm;
     }
 
     /// RFLAGS as a program reads it.

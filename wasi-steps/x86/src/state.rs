@@ -139,6 +139,23 @@ pub struct CpuState {
     pub x87: X87,
 }
 
+/// The registers that translated code keeps: all but MXCSR and x87.
+#[derive(Debug)]
+pub struct SharedRegisters<'a> {
+    /// General registers in encoding order.
+    pub gpr: &'a mut [u64; 16],
+    /// Address of the next instruction.
+    pub rip: &'a mut u64,
+    /// RFLAGS.
+    pub flags: &'a mut u64,
+    /// Base of the FS segment.
+    pub fs_base: &'a mut u64,
+    /// Base of the GS segment.
+    pub gs_base: &'a mut u64,
+    /// SSE registers.
+    pub xmm: &'a mut [u128; 16],
+}
+
 impl CpuState {
     /// The state of a program at its first instruction: `rip` at `entry`, `rsp` at `stack`, all else zero or initial.
     pub fn at_entry(entry: u64, stack: u64) -> Self {

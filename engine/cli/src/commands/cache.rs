@@ -5,26 +5,40 @@
 //! `cooper cache`: fills the code cache, and moves it.
 //!
 //! An archive holds native code, which a step's process will execute, so it is signed: `export` with a private Ed25519 key,
-//! `import` with the public one, both given by the user as the PEM files that `openssl genpkey -algorithm ed25519` and
+//! `import` with the public one; `push` and `pull` do the same with an image whose one layer has the archive in it. Keys are given by the user as the PEM files that `openssl genpkey -algorithm ed25519` and
 //! `openssl pkey -pubout` write. What has no signature or another's is refused before a byte of it is kept. The signature is of the
 //! BLAKE3 hash of everything before it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use base64::Engine as _;
+use cooper_build::source::StoreImages;
+use cooper_build::step::CancelToken;
 use cooper_build::{Error, Fault};
+use cooper_image::config::{History, ImageConfig};
+use cooper_image::image::{Composition, NewLayer};
+use cooper_image::manifest::{Descriptor, media_type};
+use cooper_image::platform::Platform;
 use cooper_sandbox::cache::{CodeCache, CodeName};
 use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 
+use super::build::push_image;
+use super::images::reference;
 use super::run;
-use crate::arguments::{CacheCommand, CacheExportArguments, CacheImportArguments, RunArguments};
+use crate::arguments::{
+    CacheCommand, CacheExportArguments, CacheImportArguments, CacheRemoteArguments, RunArguments,
+};
 use crate::code_cache::DirectoryCache;
-use crate::environment::open_store;
+use crate::display::display;
+use crate::environment::{open_store, start_logging};
 use crate::failure::Failure;
+use crate::registries;
 use crate::runner::TranslationMode;
+use crate::signals::cancel_on_signals;
 
 /// The start of every archive.
 const MAGIC: &[u8; 16] = b"cooper-code-0001";
@@ -77,6 +91,8 @@ pub(crate) fn cache(command: CacheCommand) -> Result<ExitCode, Failure> {
         CacheCommand::Warm(arguments) => warm(*arguments),
         CacheCommand::Export(arguments) => export(&arguments),
         CacheCommand::Import(arguments) => import(&arguments),
+        CacheCommand::Push(arguments) => push(&arguments),
+        CacheCommand::Pull(arguments) => pull(&arguments),
     }
 }
 
@@ -154,15 +170,20 @@ fn export(arguments: &CacheExportArguments) -> Result<ExitCode, Failure> {
     let key = private_key(&arguments.key)?;
     let cache = open_cache(&arguments.store)?;
     let path = &arguments.file;
-    let failed = |error| host("write", path)(error);
-    let file = File::create(path).map_err(failed)?;
-    let mut out = Hashing { inner: BufWriter::new(file), hasher: blake3::Hasher::new() };
-    let count = write_archive(&cache, &mut out).map_err(failed)?;
-    let signature = key.sign(&signed(&out.hasher.finalize()));
-    let sealed = out.inner.write_all(signature.as_ref()).and_then(|()| out.inner.flush());
-    sealed.map_err(failed)?;
+    let count =
+        File::create(path).and_then(|file| write_signed(&cache, &key, file)).map_err(host("write", path))?;
     crate::complain(&format!("exported {count} pieces of translated code"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes an archive with its signature; how many artifacts are in it.
+fn write_signed(cache: &DirectoryCache, key: &Ed25519KeyPair, file: impl Write) -> io::Result<usize> {
+    let mut out = Hashing { inner: BufWriter::new(file), hasher: blake3::Hasher::new() };
+    let count = write_archive(cache, &mut out)?;
+    let signature = key.sign(&signed(&out.hasher.finalize()));
+    out.inner.write_all(signature.as_ref())?;
+    out.inner.flush()?;
+    Ok(count)
 }
 
 fn write_archive(cache: &DirectoryCache, out: &mut impl Write) -> io::Result<usize> {
@@ -189,11 +210,26 @@ fn import(arguments: &CacheImportArguments) -> Result<ExitCode, Failure> {
     let key = public_key(&arguments.key)?;
     let cache = open_cache(&arguments.store)?;
     let path = &arguments.file;
-    let mut archive = verified_copy(path, &key)?;
+    let shown = path.display().to_string();
+    let file = File::open(path).map_err(host("read", path))?;
+    let length = file.metadata().map_err(host("read", path))?.len();
+    take_signed(&cache, &key, file, length, &shown)
+}
+
+/// Keeps what an archive has for this program and processor, when its signature is good.
+fn take_signed(
+    cache: &DirectoryCache,
+    key: &UnparsedPublicKey<Vec<u8>>,
+    input: impl Read,
+    length: u64,
+    shown: &str,
+) -> Result<ExitCode, Failure> {
+    let mut archive = verified_copy(input, length, shown, key)?;
     let own = cooper_sandbox::code_key().map_err(|reason| {
         Failure::Engine(Error::new(Fault::Host, format!("no translated code: {reason}")))
     })?;
-    let (kept, others) = read_archive(&mut archive, &cache, &own).map_err(host("import", path))?;
+    let taken = read_archive(&mut archive, cache, &own);
+    let (kept, others) = taken.map_err(host("import", Path::new(shown)))?;
     crate::complain(&match others {
         0 => format!("imported {kept} pieces of translated code"),
         _ => format!(
@@ -203,24 +239,108 @@ fn import(arguments: &CacheImportArguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The one file in the layer of an image that carries an archive.
+const MEMBER: &[u8] = b"cooper-code";
+/// Bytes of a tar block.
+const BLOCK: u64 = 512;
+/// Where a tar header has its checksum, and how long that is.
+const CHECKSUM: std::ops::Range<usize> = 148..156;
+
+/// The tar header of [`MEMBER`] (POSIX `ustar`).
+fn tar_header(length: u64) -> [u8; BLOCK as usize] {
+    let mut header = [0; BLOCK as usize];
+    let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, MEMBER);
+    put(100, b"0000600\0");
+    put(108, b"0000000\0");
+    put(116, b"0000000\0");
+    put(124, format!("{length:011o}\0").as_bytes());
+    put(136, b"00000000000\0");
+    put(CHECKSUM.start, &[b' '; 8]);
+    put(156, b"0");
+    put(257, b"ustar\x0000");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[CHECKSUM].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
+}
+
+fn push(arguments: &CacheRemoteArguments) -> Result<ExitCode, Failure> {
+    start_logging(arguments.verbosity.verbose);
+    let key = private_key(&arguments.key)?;
+    let reference = reference(&arguments.image)?;
+    let cache = open_cache(&arguments.store)?;
+    let store = open_store(&arguments.store)?;
+    let cancel = CancelToken::new();
+    cancel_on_signals(&cancel);
+    let display = display(arguments.progress, arguments.quiet);
+    let images = StoreImages::new(&store, registries::options(&arguments.registry)?, &*display);
+    let unwritten = || host("write", Path::new(&arguments.image));
+    let mut archive = tempfile::tempfile().map_err(unwritten())?;
+    let count = write_signed(&cache, &key, &archive).map_err(unwritten())?;
+    let length = archive.stream_position().map_err(unwritten())?;
+    archive.rewind().map_err(unwritten())?;
+    let mut blob = store.new_blob()?;
+    // The file is padded to a block; two blocks of zeros end a tar.
+    let zeros = length.next_multiple_of(BLOCK) - length + 2 * BLOCK;
+    blob.write_all(&tar_header(length))
+        .and_then(|()| io::copy(&mut archive.take(length), &mut blob))
+        .and_then(|_| io::copy(&mut io::repeat(0).take(zeros), &mut blob))
+        .map_err(unwritten())?;
+    let (digest, size) = blob.finish()?;
+    let descriptor = Descriptor::new(media_type::LAYER, digest, size);
+    let layers = [NewLayer { descriptor, diff_id: digest, tree: None }];
+    let mut config = ImageConfig::new(&Platform::linux_amd64());
+    config.history = vec![History { created_by: Some("cooper cache push".to_owned()), ..History::default() }];
+    let record =
+        store.compose(Composition { base: None, layers: &layers, config, annotations: BTreeMap::new() })?;
+    push_image(&store, &images, &record.descriptor, &reference, &*display, &cancel)?;
+    crate::complain(&format!("pushed {count} pieces of translated code"));
+    crate::say(&record.digest().to_string());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn pull(arguments: &CacheRemoteArguments) -> Result<ExitCode, Failure> {
+    start_logging(arguments.verbosity.verbose);
+    let key = public_key(&arguments.key)?;
+    let cache = open_cache(&arguments.store)?;
+    let store = open_store(&arguments.store)?;
+    let cancel = CancelToken::new();
+    cancel_on_signals(&cancel);
+    let display = display(arguments.progress, arguments.quiet);
+    let images = StoreImages::new(&store, registries::options(&arguments.registry)?, &*display);
+    let shown = &arguments.image;
+    let record = images.pull(&reference(shown)?, &Platform::linux_amd64(), &cancel)?;
+    let no_archive = || refused(format!("`{shown}` carries no archive of translated code"));
+    let [layer] = &record.layers[..] else { return Err(no_archive()) };
+    let mut file = store.open_blob(&layer.descriptor.digest)?;
+    let mut header = [0; BLOCK as usize];
+    file.read_exact(&mut header).map_err(|_| no_archive())?;
+    let length = std::str::from_utf8(&header[124..135]).ok();
+    let length = length.and_then(|digits| u64::from_str_radix(digits, 8).ok()).ok_or_else(no_archive)?;
+    if header != tar_header(length) {
+        return Err(no_archive());
+    }
+    take_signed(&cache, &key, file.take(length), length, shown)
+}
+
 /// A copy of the archive that nobody else can change, without its signature, which was found good.
-fn verified_copy(path: &Path, key: &UnparsedPublicKey<Vec<u8>>) -> Result<File, Failure> {
-    let failed = |error| host("read", path)(error);
-    let file = File::open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
-    let no_archive = || refused(format!("`{}` is no archive of translated code", path.display()));
+fn verified_copy(
+    input: impl Read,
+    length: u64,
+    shown: &str,
+    key: &UnparsedPublicKey<Vec<u8>>,
+) -> Result<File, Failure> {
+    let failed = |error| host("read", Path::new(shown))(error);
+    let no_archive = || refused(format!("`{shown}` is no archive of translated code"));
     let body = length.checked_sub(SIGNATURE).filter(|_| length <= MAX_ARCHIVE).ok_or_else(no_archive)?;
     let copy = tempfile::tempfile().map_err(failed)?;
     let mut out = Hashing { inner: copy, hasher: blake3::Hasher::new() };
-    let mut input = BufReader::new(file);
+    let mut input = BufReader::new(input);
     io::copy(&mut input.by_ref().take(body), &mut out).map_err(failed)?;
     let mut signature = [0; SIGNATURE as usize];
     input.read_exact(&mut signature).map_err(|_| no_archive())?;
     key.verify(&signed(&out.hasher.finalize()), &signature).map_err(|_| {
-        refused(format!(
-            "`{}` is not signed with the key that was given; nothing was imported",
-            path.display()
-        ))
+        refused(format!("`{shown}` is not signed with the key that was given; nothing was imported"))
     })?;
     let mut copy = out.inner;
     copy.rewind().map_err(failed)?;
