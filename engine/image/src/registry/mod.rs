@@ -9,10 +9,10 @@
 //! A [`Client`] is a value of its options; [`Client::resolve`] makes a [`Remote`] of a reference, which is a
 //! [`Source`](crate::image::Source), and [`Client::push`] sends what the store has, or has it mounted. The parts:
 //! `transport` (TLS and proxies), `http` (one registry's requests), `token` and [`auth`] (credentials), `challenge`
-//! (what a registry asks for), `retry`, `remote`, `push`, [`mirrors`], and `download` for plain files of the web.
+//! (what a registry asks for), `retry`, `remote`, `push`, `referrers`, [`mirrors`], and `download` for plain files of the web.
 //!
-//! What must hold: loopback registries and those named as insecure are spoken to in plain HTTP, all others over TLS
-//! only; the rules for credentials are [`auth`]'s; everything that is pulled is verified before it is used; every answer
+//! What must hold: loopback registries without certificates of their own and those named as insecure are spoken to in
+//! plain HTTP, all others over TLS only; the rules for credentials are [`auth`]'s; everything that is pulled is verified before it is used; every answer
 //! is bounded, and every wait ends.
 
 pub mod auth;
@@ -21,6 +21,7 @@ mod download;
 mod http;
 pub mod mirrors;
 mod push;
+mod referrers;
 mod remote;
 mod retry;
 mod token;
@@ -133,8 +134,10 @@ impl Client {
         Ok(Self { options, runtime, transport, hosts, credentials })
     }
 
+    /// A loopback registry has certificates only when it speaks TLS.
     fn uses_http(&self, registry: &Registry) -> bool {
-        registry.is_loopback() || self.options.insecure.contains(registry.name())
+        let plain = registry.is_loopback() && !self.options.certificates.contains_key(registry.name());
+        plain || self.options.insecure.contains(registry.name())
     }
 
     fn credential(&self, reference: &Reference) -> Result<Option<auth::Credential>> {

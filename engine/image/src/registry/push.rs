@@ -14,12 +14,12 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
 use super::http::{Host, explain};
 use super::retry::is_busy;
-use super::{Client, about, header};
+use super::{Client, about, header, referrers, remote::CONTENT_DIGEST};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::image::in_parallel;
@@ -101,29 +101,54 @@ impl Push<'_> {
         };
         let blobs: Vec<&Descriptor> = all.iter().filter(|blob| !is_document(blob)).collect();
         in_parallel(&blobs, |blob| self.blob(blob).map_err(pushing))?;
-        for document in all.iter().filter(is_document) {
+        let documents: Vec<&Descriptor> = all.iter().filter(is_document).collect();
+        for document in &documents {
+            self.subject_first(document).map_err(pushing)?;
+        }
+        for document in documents {
             let name = match self.reference.tag() {
                 Some(tag) if document.digest == root.digest => tag.to_owned(),
                 _ => document.digest.to_string(),
             };
             self.document(document, &name).map_err(pushing)?;
+            referrers::attach(self, document).map_err(pushing)?;
         }
         self.store.note_origin(blobs.iter().map(|blob| &blob.digest), &self.reference.name())
     }
 
-    fn repository(&self) -> &str {
+    /// Pushes the subject of a manifest before it, when the registry lacks it and the store has it.
+    fn subject_first(&self, document: &Descriptor) -> Result<()> {
+        let Some((subject, _)) = referrers::subject_of(self.store, document)? else { return Ok(()) };
+        let name = subject.digest.to_string();
+        let url = self.host.url(&format!("{}/manifests/{name}", self.repository()))?;
+        if self.names_already(&subject, &url) || !self.store.has_blob(&subject.digest, Some(subject.size))? {
+            // A subject that nobody has may come later (distribution spec 1.1, pushing manifests with subject).
+            return Ok(());
+        }
+        let all = self.store.blobs_of(&subject)?;
+        let documents = |blob: &&Descriptor| {
+            media_type::is_index(&blob.media_type) || media_type::is_manifest(&blob.media_type)
+        };
+        let blobs: Vec<&Descriptor> = all.iter().filter(|blob| !documents(blob)).collect();
+        in_parallel(&blobs, |blob| self.blob(blob))?;
+        all.iter()
+            .filter(documents)
+            .try_for_each(|document| self.document(document, &document.digest.to_string()))
+    }
+
+    pub(super) fn repository(&self) -> &str {
         self.reference.repository()
     }
 
-    fn scope(&self) -> String {
+    pub(super) fn scope(&self) -> String {
         format!("repository:{}:pull,push", self.repository())
     }
 
-    fn failed(&self, status: Option<u16>, message: String) -> Error {
+    pub(super) fn failed(&self, status: Option<u16>, message: String) -> Error {
         Error::Registry { operation: format!("cannot push to `{}`", self.repository()), status, message }
     }
 
-    async fn unexpected(&self, response: Response) -> Error {
+    pub(super) async fn unexpected(&self, response: Response) -> Error {
         let status = response.status().as_u16();
         self.failed(Some(status), explain(response).await)
     }
@@ -393,9 +418,35 @@ impl Push<'_> {
         let runtime = &self.client.runtime;
         let response = runtime.block_on(self.host.send(Method::PUT, &url, &self.scope(), true, build))?;
         if response.status().is_success() {
+            return self.stored(document, &response);
+        }
+        // A tag that may not change, and need not: it is the same already.
+        if !name.contains(':') && response.status().is_client_error() && self.names_already(document, &url) {
             return Ok(());
         }
         Err(runtime.block_on(self.unexpected(response)))
+    }
+
+    /// Checks what a registry says that it has stored, when it says so.
+    fn stored(&self, document: &Descriptor, response: &Response) -> Result<()> {
+        let said = response.headers().get(CONTENT_DIGEST).and_then(|value| value.to_str().ok());
+        let Some(said) = said.and_then(|text| text.parse::<Digest>().ok()) else { return Ok(()) };
+        if said.algorithm() == document.digest.algorithm() && said != document.digest {
+            let message = format!("it has stored `{said}` for `{}`", document.digest);
+            return Err(self.failed(None, message));
+        }
+        Ok(())
+    }
+
+    /// Whether a tag names this document now.
+    fn names_already(&self, document: &Descriptor, url: &Url) -> bool {
+        let Ok(accepted) = header(&media_type::ACCEPTED.join(", ")) else { return false };
+        let build = |request: RequestBuilder| request.header(ACCEPT, accepted.clone());
+        let scope = self.scope();
+        let asked = self.host.send(Method::HEAD, url, &scope, true, build);
+        let Ok(response) = self.client.runtime.block_on(asked) else { return false };
+        let digest = response.headers().get(CONTENT_DIGEST).and_then(|value| value.to_str().ok());
+        response.status().is_success() && digest == Some(document.digest.to_string().as_str())
     }
 }
 

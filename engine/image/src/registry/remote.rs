@@ -20,7 +20,9 @@ use crate::manifest::{Descriptor, Document, MANIFEST_BYTES, media_type};
 use crate::store::lock;
 
 /// The header with the digest of a manifest (distribution spec 1.1, pulling manifests).
-const CONTENT_DIGEST: &str = "docker-content-digest";
+pub(super) const CONTENT_DIGEST: &str = "docker-content-digest";
+/// What the projects of registries are called that are proxies of others (Harbor's and GitLab's documentation).
+const PROXY_WORDS: [&str; 5] = ["proxy", "cache", "mirror", "dependency", "dockerhub"];
 /// Times that a blob's download goes on where it broke off.
 const RESUMES: u32 = 5;
 
@@ -46,6 +48,12 @@ impl Place {
 
     fn scope(&self) -> String {
         format!("repository:{}:pull", self.repository)
+    }
+
+    /// Whether the repository's name says that it passes on what another registry has.
+    fn is_proxy(&self) -> bool {
+        let project = self.repository.split('/').next().unwrap_or_default();
+        PROXY_WORDS.iter().any(|word| project.contains(word)) && self.repository.contains('/')
     }
 }
 
@@ -111,9 +119,21 @@ impl Remote<'_> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, header(&media_type::ACCEPTED.join(", "))?);
         let pulling = |error| about(error, "cannot pull", &self.shown);
-        let response = place.host.get_following(&url, &place.scope(), &headers).await.map_err(pulling)?;
+        let ask =
+            || async { place.host.get_following(&url, &place.scope(), &headers).await.map_err(pulling) };
+        let mut response = ask().await?;
+        let is_proxy = place.is_proxy();
+        if response.status() == StatusCode::NOT_FOUND && is_proxy {
+            // One whose own registry was busy says that there is nothing, and the next time that there is.
+            if let Some(wait) = place.host.retry.wait(1, None) {
+                tokio::time::sleep(wait).await;
+            }
+            response = ask().await?;
+        }
         if response.status() == StatusCode::NOT_FOUND {
-            return Err(Error::NotFound { what: format!("image `{}`", self.shown) });
+            let hint =
+                if is_proxy { " (a proxy says so, too, while its own registry refuses it)" } else { "" };
+            return Err(Error::NotFound { what: format!("image `{}`{hint}", self.shown) });
         }
         let response = self.successful(response).await?;
         let kind =

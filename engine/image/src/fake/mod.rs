@@ -4,6 +4,9 @@
 //! pull, push, mounts, ranges, tags, with no authorization, Basic, or Bearer with its own token service. [`Fault`]s make
 //! it misbehave on purpose, and [`FakeRegistry::seen`] tells what it was asked, so a test can prove where a credential
 //! went. It checks what is pushed as a strict registry does: digests, and that a manifest's blobs are there.
+//! [`Quirk`]s let it behave as one of the registries of the world does.
+
+mod quirk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -14,8 +17,10 @@ use std::thread;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest, Hasher};
 use crate::manifest::Document;
+
+pub use quirk::Quirk;
 
 /// Bound on a request's head, in bytes.
 const HEAD_BYTES: u64 = 64 << 10;
@@ -96,6 +101,9 @@ struct State {
     faults: Vec<Fault>,
     warning: Option<String>,
     seen: Vec<Seen>,
+    quirks: BTreeSet<Quirk>,
+    /// What a quirk does once, and has done.
+    stumbled: BTreeSet<String>,
 }
 
 /// A running registry. It ends with the process.
@@ -110,6 +118,8 @@ struct Request {
     method: String,
     path: String,
     query: BTreeMap<String, String>,
+    /// The query as it came; a name may stand in it twice.
+    raw_query: String,
     headers: BTreeMap<String, String>,
     body: Vec<u8>,
 }
@@ -167,6 +177,11 @@ impl FakeRegistry {
     /// `host:port`, for references.
     pub fn name(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Behaves like this from now on.
+    pub fn behave(&self, quirks: &[Quirk]) {
+        self.state().quirks.extend(quirks);
     }
 
     /// Adds a fault.
@@ -254,7 +269,7 @@ impl FakeRegistry {
                 Some(Action::Status(status, headers)) => {
                     Reply { headers: headers.clone(), ..Reply::error(*status, "FAULT") }
                 }
-                _ => self.answer(&request),
+                _ => self.answer_as(&request),
             };
             if let Some(Action::Garble) = fault {
                 reply.body.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
@@ -293,7 +308,8 @@ impl FakeRegistry {
         Reply::error(404, "NAME_UNKNOWN")
     }
 
-    const HANDLERS: [(&'static str, Handler); 4] = [
+    const HANDLERS: [(&'static str, Handler); 5] = [
+        ("/referrers/", Self::referrers),
         ("/blobs/uploads/", Self::uploads),
         ("/blobs/", Self::blobs),
         ("/manifests/", Self::manifests),
@@ -368,10 +384,12 @@ impl FakeRegistry {
         let Ok(document) = Document::parse(&request.body, &kind) else {
             return Reply::error(400, "MANIFEST_INVALID");
         };
-        let digest = Digest::of(&request.body);
-        if name.contains(':') && name != digest.to_string() {
-            return Reply::error(400, "DIGEST_INVALID");
-        }
+        let promised = name.contains(':').then(|| name.parse::<Digest>());
+        let digest = match promised {
+            Some(Ok(promised)) if digest_in(promised.algorithm(), &request.body) == promised => promised,
+            Some(_) => return Reply::error(400, "DIGEST_INVALID"),
+            None => Digest::of(&request.body),
+        };
         let mut state = self.state();
         let found = state.repositories.entry(repository.to_owned()).or_default();
         let complete = match &document {
@@ -392,14 +410,25 @@ impl FakeRegistry {
             found.manifests.insert(name.to_owned(), (kind, request.body.clone()));
             found.tags.insert(name.to_owned());
         }
-        Reply::new(201).with("Docker-Content-Digest", digest).with("Location", &request.path)
+        let subject = match &document {
+            Document::Manifest(manifest) => manifest.subject.as_ref(),
+            Document::Index(index) => index.subject.as_ref(),
+        };
+        let reply = Reply::new(201).with("Docker-Content-Digest", digest).with("Location", &request.path);
+        match subject.filter(|_| !state.quirks.contains(&Quirk::NoReferrers)) {
+            Some(subject) => reply.with("OCI-Subject", subject.digest),
+            None => reply,
+        }
     }
 
     fn uploads(&self, request: &Request, repository: &str, session: &str) -> Reply {
         let mut state = self.state();
         let state = &mut *state;
         if request.method == "POST" {
-            if let (Some(digest), Some(from)) = (request.query.get("mount"), request.query.get("from")) {
+            let mounts = !state.quirks.contains(&Quirk::NoMounts);
+            if let (Some(digest), Some(from), true) =
+                (request.query.get("mount"), request.query.get("from"), mounts)
+            {
                 let digest = digest.parse::<Digest>().ok();
                 let there = |digest: &Digest| {
                     state.repositories.get(from).is_some_and(|found| found.blobs.contains(digest))
@@ -433,10 +462,10 @@ impl FakeRegistry {
             _ => {}
         }
         let bytes = state.uploads.remove(&number).unwrap_or_default();
-        let digest = Digest::of(&bytes);
-        if request.query.get("digest") != Some(&digest.to_string()) {
+        let promised = request.query.get("digest").and_then(|text| text.parse::<Digest>().ok());
+        let Some(digest) = promised.filter(|digest| digest_in(digest.algorithm(), &bytes) == *digest) else {
             return Reply::error(400, "DIGEST_INVALID");
-        }
+        };
         state.blobs.insert(digest, Arc::new(bytes));
         state.repositories.entry(repository.to_owned()).or_default().blobs.insert(digest);
         Reply::new(201).with("Location", format!("/v2/{repository}/blobs/{digest}"))
@@ -447,6 +476,12 @@ impl FakeRegistry {
         let body = format!(r#"{{"name":"{repository}","tags":[{}]}}"#, tags.join(","));
         Reply::new(200).with("Content-Type", "application/json").body(body)
     }
+}
+
+fn digest_in(algorithm: Algorithm, bytes: &[u8]) -> Digest {
+    let mut hasher = Hasher::new(algorithm);
+    hasher.update(bytes);
+    hasher.finish()
 }
 
 fn endless(mut stream: &TcpStream) -> io::Result<()> {
@@ -515,6 +550,7 @@ fn read_request(reader: &mut BufReader<&TcpStream>, stream: &TcpStream) -> io::R
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let decode =
         |text: &str| text.replace("%3A", ":").replace("%2F", "/").replace("%3a", ":").replace("%2f", "/");
+    let raw_query = query.to_owned();
     let query = query
         .split('&')
         .filter_map(|pair| pair.split_once('='))
@@ -539,7 +575,7 @@ fn read_request(reader: &mut BufReader<&TcpStream>, stream: &TcpStream) -> io::R
             return Ok(None);
         }
     }
-    Ok(Some(Request { method, path: path.to_owned(), query, headers, body }))
+    Ok(Some(Request { method, path: path.to_owned(), query, raw_query, headers, body }))
 }
 
 fn read_chunks(reader: &mut BufReader<&TcpStream>, body: &mut Vec<u8>) -> io::Result<()> {
