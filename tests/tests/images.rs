@@ -92,7 +92,7 @@ fn image(store: &Store) -> Result<(ImageRecord, Tree)> {
     for compression in [Compression::Gzip, Compression::None, Compression::Gzip] {
         let upper = change_tree(store, Some(&lower), &mut random)?;
         let changes = Tree::diff(store, &lower, &upper)?;
-        let options = LayerOptions { compression, clamp: None };
+        let options = LayerOptions { compression, level: None, clamp: None };
         layers.push(store.write_layer(&changes, Some(&upper), &options)?);
         lower = upper;
     }

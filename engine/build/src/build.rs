@@ -15,15 +15,17 @@ use cooper_image::platform::Platform;
 use cooper_image::store::Store;
 use cooper_vfs::tree::Tree;
 
-use crate::cache::{CacheMode, CacheRecord, ImportedCaches};
+use crate::cache::{CacheMode, CacheRecord, ImportedCaches, MountRecord};
+use crate::cache_mounts;
 use crate::check;
 use crate::context::{self, ContextQuery, IGNORE_BYTES, Wanted, read_small};
 use crate::error::{Error, Fault, Result, SourceFile};
 use crate::graph::{Operation, VertexId};
-use crate::image::{self, ImageOptions, assemble};
+use crate::image::{self, ImageOptions, LayerFormat, assemble};
 use crate::lower::{Lowered, lower};
 use crate::report::{Event, Reporter};
 use crate::request::{BuildRequest, ContextSource, DOCKERFILE_BYTES, DockerfileSource};
+use crate::run::RunMountKind;
 use crate::solve::{Solution, Solver};
 use crate::source::ImageProvider;
 use crate::step::{CancelToken, StepRunner};
@@ -166,6 +168,7 @@ impl<'a> Builder<'a> {
             shared_memory_bytes: request.shared_memory_bytes,
             jobs: NonZeroUsize::new(request.jobs).unwrap_or(NonZeroUsize::MIN),
             caches: self.caches,
+            misses: std::sync::Mutex::default(),
         };
         let solution = solver.solve(&lowered.graph, &targets, self.cancel)?;
         Ok(Built { builder: self, lowered, solution, request })
@@ -198,22 +201,27 @@ impl Built<'_> {
         output.tree(self.builder.images, self.builder.cancel)
     }
 
+    /// The image that the result's layers lie on.
+    pub fn base(&self) -> Option<&ImageRecord> {
+        self.lowered.image.base.as_ref().map(|source| &source.image)
+    }
+
     /// The platform of the result.
     pub fn platform(&self) -> &Platform {
         &self.request.platform
     }
 
-    /// Puts the image together in the store, with layers compressed like this, and with more annotations of its
+    /// Puts the image together in the store, with layers of this format, and with more annotations of its
     /// manifest.
     pub fn image(
         &self,
-        compression: Compression,
+        format: impl Into<LayerFormat>,
         annotations: &BTreeMap<String, String>,
     ) -> Result<ImageRecord> {
         let mut all = self.request.annotations.clone();
         all.extend(annotations.clone());
         let options = ImageOptions {
-            compression,
+            format: format.into(),
             source_date_epoch: self.request.source_date_epoch,
             annotations: all,
             inline_cache: self.request.inline_cache,
@@ -222,10 +230,26 @@ impl Built<'_> {
         assemble(store, images, &self.lowered.image, &self.solution, &options, reporter, cancel)
     }
 
+    /// What the cache mounts of the steps hold now, for a cache elsewhere.
+    pub fn cache_mounts(&self, compression: Compression) -> Result<Vec<MountRecord>> {
+        let options = LayerOptions { compression, level: None, clamp: None };
+        let mut ids: BTreeSet<&str> = BTreeSet::new();
+        for (id, _) in self.solution.outputs() {
+            if let Operation::Run(run) = &self.lowered.graph.vertex(id).operation {
+                ids.extend(run.mounts.iter().filter_map(|mount| match &mount.kind {
+                    RunMountKind::Cache { id, .. } => Some(id.as_str()),
+                    _ => None,
+                }));
+            }
+        }
+        let made = ids.into_iter().map(|id| cache_mounts::as_layers(self.builder.store, id, &options));
+        made.filter_map(Result::transpose).collect()
+    }
+
     /// The results as records for a cache, with the layers that they made on their bases.
     pub fn cache_records(&self, mode: CacheMode, compression: Compression) -> Result<Vec<CacheRecord>> {
         let Builder { store, images, cancel, .. } = self.builder;
-        let options = LayerOptions { compression, clamp: self.request.source_date_epoch };
+        let options = LayerOptions { compression, level: None, clamp: self.request.source_date_epoch };
         let layers = self.lowered.image.history.iter().filter_map(|entry| entry.layer);
         let of_the_image: BTreeSet<VertexId> = layers.flat_map(|layer| [layer.after, layer.result]).collect();
         let mut records = Vec::new();

@@ -14,6 +14,7 @@
 //! What must hold: records and layers come out in the order of the graph, so the same results give the same cache.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
 use cooper_image::config::{History, ImageConfig};
@@ -21,7 +22,7 @@ use cooper_image::digest::Digest;
 use cooper_image::image::{Composition, ImageRecord, LayerRecord, NewLayer};
 use cooper_image::layer::LayerOptions;
 use cooper_image::layout::Layout;
-use cooper_image::manifest::{Descriptor, media_type};
+use cooper_image::manifest::{Descriptor, IMAGE_LAYERS, media_type};
 use cooper_image::platform::Platform;
 use cooper_image::progress;
 use cooper_image::store::Store;
@@ -30,6 +31,7 @@ use cooper_vfs::tree::Tree;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::graph::Operation;
 use crate::key::Key;
 
 /// The key of the config that holds the records.
@@ -56,13 +58,37 @@ pub struct CacheRecord {
     pub layer: LayerRecord,
     /// The time that the layer's times were clamped to.
     pub clamp: Option<i64>,
+    /// When it is not to be used any more, in seconds since 1970.
+    pub expires: Option<i64>,
+}
+
+/// What a cache mount of steps held, as a cache has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountRecord {
+    /// The mount's name.
+    pub id: String,
+    /// Its file system: only the ids.
+    pub tree: Tree,
+    /// The layers that make it of nothing. Which file is in which follows from its contents, so most stay as they are
+    /// when a few files change.
+    pub layers: Vec<LayerRecord>,
+}
+
+/// Which cached results are made again, to see whether they are what the cache says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verify {
+    /// How many of a hundred, chosen at random.
+    pub percent: u8,
+    /// Whether RUN steps are among them: whoever says so declares that they make the same files every time.
+    pub steps: bool,
 }
 
 impl CacheRecord {
     /// The layer, when it is one that these options would have made.
     pub fn layer_as(&self, options: &LayerOptions) -> Option<NewLayer> {
         let kind = media_type::to_oci(&self.layer.descriptor.media_type);
-        let same = kind == options.compression.layer_media_type() && self.clamp == options.clamp;
+        let usual = options.level.is_none();
+        let same = usual && kind == options.compression.layer_media_type() && self.clamp == options.clamp;
         let LayerRecord { descriptor, diff_id } = &self.layer;
         same.then(|| NewLayer { descriptor: descriptor.clone(), diff_id: *diff_id, tree: None })
     }
@@ -74,6 +100,16 @@ impl CacheRecord {
 struct Wire {
     version: u32,
     records: Vec<WireRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    mounts: Vec<WireMount>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireMount {
+    id: String,
+    tree: String,
+    /// Numbers of the layers in the manifest.
+    layers: Vec<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -86,6 +122,8 @@ struct WireRecord {
     layer: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     clamp: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires: Option<i64>,
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -106,18 +144,25 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 /// The records as the value of [`CONFIG_KEY`], for a manifest with these layers. Those whose layer is not among them
 /// are left out.
-fn to_value(records: &[CacheRecord], layers: &[Digest]) -> serde_json::Value {
+fn to_value(records: &[CacheRecord], mounts: &[MountRecord], layers: &[Digest]) -> serde_json::Value {
+    let place = |layer: &LayerRecord| layers.iter().position(|known| *known == layer.descriptor.digest);
+    let mount = |mount: &MountRecord| {
+        let layers = mount.layers.iter().map(place).collect::<Option<_>>()?;
+        Some(WireMount { id: mount.id.clone(), tree: hex(&mount.tree.encode()), layers })
+    };
+    let mounts = mounts.iter().filter_map(mount).collect();
     let wire = |record: &CacheRecord| {
         Some(WireRecord {
             keys: record.keys.iter().map(|key| hex(&key.0)).collect(),
             tree: hex(&record.tree.encode()),
             seconds: record.time.seconds,
             nanoseconds: record.time.nanoseconds,
-            layer: layers.iter().position(|layer| *layer == record.layer.descriptor.digest)?,
+            layer: place(&record.layer)?,
             clamp: record.clamp,
+            expires: record.expires,
         })
     };
-    let wire = Wire { version: VERSION, records: records.iter().filter_map(wire).collect() };
+    let wire = Wire { version: VERSION, records: records.iter().filter_map(wire).collect(), mounts };
     serde_json::to_value(wire).unwrap_or_default()
 }
 
@@ -127,16 +172,31 @@ fn to_value(records: &[CacheRecord], layers: &[Digest]) -> serde_json::Value {
 ///
 /// When there is one that makes no sense.
 pub fn records_of(image: &ImageRecord) -> Result<Vec<CacheRecord>> {
-    let Some(value) = image.config.other.get(CONFIG_KEY) else { return Ok(Vec::new()) };
+    read(image).map(|(records, _)| records)
+}
+
+fn read(image: &ImageRecord) -> Result<(Vec<CacheRecord>, Vec<MountRecord>)> {
+    let none = || Ok((Vec::new(), Vec::new()));
+    let Some(value) = image.config.other.get(CONFIG_KEY) else { return none() };
     let wrong = |reason: &str| Error::build(format!("the cache in the image's config is damaged: {reason}"));
     let version = value.get("version").and_then(serde_json::Value::as_u64);
     if version != Some(u64::from(VERSION)) {
-        return Ok(Vec::new());
+        return none();
     }
     let wire = Wire::deserialize(value).map_err(|error| wrong(&error.to_string()))?;
-    if wire.records.len() > MOST_RECORDS {
+    if wire.records.len() > MOST_RECORDS || wire.mounts.len() > MOST_RECORDS {
         return Err(wrong(&format!("more than {MOST_RECORDS} records")));
     }
+    let layer = |number: usize| image.layers.get(number).cloned().ok_or_else(|| wrong("a layer is missing"));
+    let mount = |wire: WireMount| {
+        let tree = unhex(&wire.tree).and_then(|bytes| Tree::decode(&bytes).ok());
+        Ok(MountRecord {
+            id: wire.id,
+            tree: tree.ok_or_else(|| wrong("a mount's record is none"))?,
+            layers: wire.layers.into_iter().take(IMAGE_LAYERS).map(layer).collect::<Result<_>>()?,
+        })
+    };
+    let mounts = wire.mounts.into_iter().map(mount).collect::<Result<_>>()?;
     let record = |wire: WireRecord| {
         let keys = wire.keys.iter().take(MOST_KEYS).map(|key| {
             let bytes: Option<[u8; 32]> = unhex(key).and_then(|bytes| bytes.try_into().ok());
@@ -150,11 +210,12 @@ pub fn records_of(image: &ImageRecord) -> Result<Vec<CacheRecord>> {
             keys: keys.collect::<Result<_>>()?,
             tree: tree.ok_or_else(|| wrong("a file system's record is none"))?,
             time: Timestamp { seconds: wire.seconds, nanoseconds: wire.nanoseconds },
-            layer: image.layers.get(wire.layer).cloned().ok_or_else(|| wrong("a layer is missing"))?,
+            layer: layer(wire.layer)?,
             clamp: wire.clamp,
+            expires: wire.expires,
         })
     };
-    wire.records.into_iter().map(record).collect()
+    Ok((wire.records.into_iter().map(record).collect::<Result<_>>()?, mounts))
 }
 
 // ---- in
@@ -163,16 +224,27 @@ pub fn records_of(image: &ImageRecord) -> Result<Vec<CacheRecord>> {
 #[derive(Debug, Default)]
 pub struct ImportedCaches {
     sources: Vec<Imported>,
+    /// Which results are not simply believed.
+    verify: Option<Verify>,
+    /// The time, in seconds since 1970, for results that are not to be used for ever.
+    now: i64,
 }
 
 #[derive(Debug)]
 struct Imported {
     records: BTreeMap<Key, CacheRecord>,
+    mounts: BTreeMap<String, MountRecord>,
     /// Where the layers are, when that is not a registry.
     layout: Option<Layout>,
 }
 
 impl ImportedCaches {
+    /// No caches yet. `now` is the time in seconds since 1970, for results that are not to be used for ever; `verify`
+    /// says which are not simply believed.
+    pub fn new(now: i64, verify: Option<Verify>) -> Self {
+        Self { sources: Vec::new(), verify, now }
+    }
+
     /// Adds the cache that an image carries. Its layers are in a registry that the store knows as their origin, or in
     /// `layout`. Says how many records it has.
     ///
@@ -181,19 +253,50 @@ impl ImportedCaches {
     /// When the records make no sense.
     pub fn add(&mut self, image: &ImageRecord, layout: Option<Layout>) -> Result<usize> {
         let mut records = BTreeMap::new();
-        for record in records_of(image)? {
+        let (found, mounts) = read(image)?;
+        for record in found.into_iter().filter(|record| record.expires.is_none_or(|end| self.now < end)) {
             for key in &record.keys {
                 records.insert(*key, record.clone());
             }
         }
-        let count = records.len();
-        self.sources.push(Imported { records, layout });
+        let count = records.len() + mounts.len();
+        let mounts = mounts.into_iter().map(|mount| (mount.id.clone(), mount)).collect();
+        self.sources.push(Imported { records, mounts, layout });
         Ok(count)
+    }
+
+    /// Whether the result of this operation is to be made again; says something else every time.
+    pub fn verifies(&self, operation: &Operation) -> bool {
+        let Some(Verify { percent, steps }) = self.verify else { return false };
+        let may = match operation {
+            Operation::Run(_) => steps,
+            _ => true,
+        };
+        // Who writes a cache must not know which results are looked at.
+        may && RandomState::new().hash_one(0_u8) % 100 < u64::from(percent)
+    }
+
+    /// The layers of a cache mount. Those in a layout are copied into the store.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not take a layer of a layout.
+    pub fn mount(&self, store: &Store, id: &str) -> Result<Option<MountRecord>> {
+        for source in &self.sources {
+            let Some(mount) = source.mounts.get(id) else { continue };
+            if let Some(layout) = &source.layout {
+                for layer in &mount.layers {
+                    store.fetch_blob(layout, &layer.descriptor, &progress::Silent)?;
+                }
+            }
+            return Ok(Some(mount.clone()));
+        }
+        Ok(None)
     }
 
     /// Whether there is nothing to look into.
     pub fn is_empty(&self) -> bool {
-        self.sources.iter().all(|source| source.records.is_empty())
+        self.sources.iter().all(|source| source.records.is_empty() && source.mounts.is_empty())
     }
 
     /// The record of a key. A layer that is in a layout is copied into the store; one in a registry stays there.
@@ -229,9 +332,15 @@ pub enum CacheMode {
 /// # Errors
 ///
 /// Those of the store.
-pub fn compose(store: &Store, records: &[CacheRecord], platform: &Platform) -> Result<ImageRecord> {
+pub fn compose(
+    store: &Store,
+    records: &[CacheRecord],
+    mounts: &[MountRecord],
+    platform: &Platform,
+) -> Result<ImageRecord> {
     let mut layers: Vec<NewLayer> = Vec::new();
-    for CacheRecord { layer: LayerRecord { descriptor, diff_id }, .. } in records {
+    let of_mounts = mounts.iter().flat_map(|mount| &mount.layers);
+    for LayerRecord { descriptor, diff_id } in records.iter().map(|record| &record.layer).chain(of_mounts) {
         if !layers.iter().any(|known| known.descriptor.digest == descriptor.digest) {
             let Descriptor { media_type: kind, digest, size, .. } = descriptor;
             let descriptor = Descriptor::new(media_type::to_oci(kind), *digest, *size);
@@ -243,14 +352,14 @@ pub fn compose(store: &Store, records: &[CacheRecord], platform: &Platform) -> R
     let entry = || History { created_by: Some(CREATED_BY.to_owned()), ..History::default() };
     config.history = layers.iter().map(|_| entry()).collect();
     let digests: Vec<Digest> = layers.iter().map(|layer| layer.descriptor.digest).collect();
-    config.other.insert(CONFIG_KEY.to_owned(), to_value(records, &digests));
+    config.other.insert(CONFIG_KEY.to_owned(), to_value(records, mounts, &digests));
     let annotations = BTreeMap::new();
     Ok(store.compose(Composition { base: None, layers: &layers, config, annotations })?)
 }
 
 /// Puts the records whose layers an image has into the image's own config.
 pub fn put_inline(config: &mut ImageConfig, records: &[CacheRecord], layers: &[Digest]) {
-    config.other.insert(CONFIG_KEY.to_owned(), to_value(records, layers));
+    config.other.insert(CONFIG_KEY.to_owned(), to_value(records, &[], layers));
 }
 
 /// A result that was found in a cache, whose file system may still have to be made.

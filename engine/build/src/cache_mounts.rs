@@ -20,14 +20,18 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use cooper_dockerfile::Sharing;
+use cooper_image::image::LayerRecord;
+use cooper_image::layer::LayerOptions;
 use cooper_image::store::{Keep, Store};
-use cooper_vfs::tree::{Change, Tree, TreeBuilder};
+use cooper_vfs::tree::{Change, NodeKind, Tree, TreeBuilder};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::cache::{ImportedCaches, MountRecord};
 use crate::copy::store_failed;
 use crate::error::{Error, Result};
 use crate::key::KeyBuilder;
 use crate::run::{CacheMounts, RunMount, RunMountKind};
+use crate::source::ImageProvider;
 use crate::step::CancelToken;
 
 /// Record kind of cache mounts.
@@ -83,15 +87,90 @@ impl<'a> TakenCaches<'a> {
     }
 
     fn record(&self, name: &str) -> Result<Option<Tree>> {
-        let bytes = self.store.record(CACHE_MOUNT, name.as_bytes())?;
-        // What cannot be read starts anew: it is a cache.
-        Ok(bytes.and_then(|bytes| Tree::decode(&bytes).ok()))
+        contents(self.store, name)
+    }
+
+    /// Fills caches that are new here from those of other builds.
+    pub fn fill(
+        &self,
+        imported: &ImportedCaches,
+        images: &dyn ImageProvider,
+        cancel: &CancelToken,
+    ) -> Result<()> {
+        for (id, taken) in &self.caches {
+            if self.record(&taken.record)?.is_some() {
+                continue;
+            }
+            let Some(MountRecord { tree, layers, .. }) = imported.mount(self.store, id)? else { continue };
+            let mut made = Tree::empty(self.store).map_err(store_failed)?;
+            for layer in &layers {
+                made = images.upper(&made, layer, cancel)?;
+            }
+            if made != tree {
+                let message = format!("the cache mount `{id}` is not what its cache says");
+                return Err(Error::new(crate::Fault::Refused, message)
+                    .hint("build without this --cache-from, and write the cache again"));
+            }
+            self.put(&taken.record, &made)?;
+        }
+        Ok(())
     }
 
     fn put(&self, name: &str, tree: &Tree) -> Result<()> {
         let keeps = [Keep::Tree(tree.clone())];
         Ok(self.store.put_record(CACHE_MOUNT, name.as_bytes(), &tree.encode(), &keeps)?)
     }
+}
+
+/// What a cache holds; none when it is new.
+fn contents(store: &Store, name: &str) -> Result<Option<Tree>> {
+    let bytes = store.record(CACHE_MOUNT, name.as_bytes())?;
+    // What cannot be read starts anew: it is a cache.
+    Ok(bytes.and_then(|bytes| Tree::decode(&bytes).ok()))
+}
+
+/// Bytes that one layer of a cache mount has, about.
+const LAYER_BYTES: u64 = 8 << 20;
+/// Layers of one cache mount.
+const MOST_LAYERS: u64 = 64;
+
+/// A cache mount as layers for a cache elsewhere; none when nothing is known of it.
+///
+/// Directories and all that has no contents are in the first layer. Which of the others a file is in follows from its
+/// contents, and how many there are from the size of all in powers of two, so a change of some files leaves most
+/// layers as they were.
+pub fn as_layers(store: &Store, id: &str, options: &LayerOptions) -> Result<Option<MountRecord>> {
+    let Some(tree) = contents(store, id)? else { return Ok(None) };
+    let empty = Tree::empty(store).map_err(store_failed)?;
+    let changes = Tree::diff(store, &empty, &tree).map_err(store_failed)?;
+    let size_of = |change: &Change| match change {
+        Change::Upsert { entry, link_to: None, .. } => match &entry.kind {
+            NodeKind::File { size, .. } => *size,
+            _ => 0,
+        },
+        _ => 0,
+    };
+    let bytes: u64 = changes.iter().map(size_of).sum();
+    let count = (bytes / LAYER_BYTES).clamp(1, MOST_LAYERS).next_power_of_two();
+    let mut groups: BTreeMap<u64, Vec<Change>> = BTreeMap::from([(0, Vec::new())]);
+    for change in changes {
+        // A further name of a file comes after all files.
+        let group = match &change {
+            Change::Upsert { link_to: Some(_), .. } => count + 1,
+            Change::Upsert { entry, .. } => match &entry.kind {
+                NodeKind::File { content, .. } => 1 + u64::from(content.0[0]) % count,
+                _ => 0,
+            },
+            _ => 0,
+        };
+        groups.entry(group).or_default().push(change);
+    }
+    let mut layers = Vec::new();
+    for group in groups.values() {
+        let made = store.write_layer(group, None, options)?;
+        layers.push(LayerRecord { descriptor: made.descriptor, diff_id: made.diff_id });
+    }
+    Ok(Some(MountRecord { id: id.to_owned(), tree, layers }))
 }
 
 impl CacheMounts for TakenCaches<'_> {

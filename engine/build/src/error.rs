@@ -27,6 +27,8 @@ pub enum Fault {
     Usage,
     /// A registry or credentials.
     Registry,
+    /// What is not trusted is not what it says.
+    Refused,
     /// A limit was reached.
     Limit,
     /// The user or the platform ended the build.
@@ -45,6 +47,7 @@ impl Fault {
         match self {
             Self::Build | Self::Host => 1,
             Self::Usage => 2,
+            Self::Refused => 4,
             Self::Registry => 5,
             Self::Limit => 6,
             Self::Cancelled | Self::TimedOut => 7,

@@ -72,7 +72,7 @@ pub fn beside(destination: &Path) -> Result<PathBuf> {
 pub fn write_tar(store: &Store, tree: &Tree, clamp: Option<i64>, out: &mut dyn Write) -> Result<()> {
     let empty = Tree::empty(store).map_err(store_failed)?;
     let changes = Tree::diff(store, &empty, tree).map_err(store_failed)?;
-    let options = LayerOptions { compression: Compression::None, clamp };
+    let options = LayerOptions { compression: Compression::None, level: None, clamp };
     layer::write(store, &changes, &options, out)?;
     Ok(())
 }

@@ -38,11 +38,28 @@ const LAYER: &str = "layer";
 /// The phase's name in the progress display.
 const PHASE: &str = "making layers";
 
+/// How the layers of an image are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerFormat {
+    /// The compressor of new layers.
+    pub compression: Compression,
+    /// Its level; the usual one without.
+    pub level: Option<u32>,
+    /// Whether the layers of the base are compressed like this, too. They have to be in the store then.
+    pub force: bool,
+}
+
+impl From<Compression> for LayerFormat {
+    fn from(compression: Compression) -> Self {
+        Self { compression, level: None, force: false }
+    }
+}
+
 /// How an image is put together.
 #[derive(Clone, Debug)]
 pub struct ImageOptions {
-    /// The compressor of new layers.
-    pub compression: Compression,
+    /// How layers are written.
+    pub format: LayerFormat,
     /// Latest time that anything may carry, in seconds since 1970.
     pub source_date_epoch: Option<i64>,
     /// Annotations of the manifest.
@@ -77,8 +94,16 @@ fn make(
         Some(latest) if time.seconds >= latest => Timestamp::from_seconds(latest),
         _ => time,
     };
-    let layer_options = LayerOptions { compression: options.compression, clamp: options.source_date_epoch };
-    let base = plan.base.as_ref().map(|source| &source.image);
+    let LayerFormat { compression, level, force } = options.format;
+    let layer_options = LayerOptions { compression, level, clamp: options.source_date_epoch };
+    let mut base = plan.base.as_ref().map(|source| source.image.clone());
+    for layer in base.iter_mut().flat_map(|base| &mut base.layers).filter(|_| force) {
+        if cancel.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        *layer = store.recompress_layer(layer, &layer_options)?;
+    }
+    let base = base.as_ref();
     let mut config = match base {
         Some(base) => base.config.clone(),
         None => ImageConfig::new(&plan.platform),
@@ -141,6 +166,7 @@ pub(crate) fn record(after: &Output, layer: &NewLayer, options: &LayerOptions) -
         time: after.time,
         layer: LayerRecord { descriptor: descriptor.clone(), diff_id: *diff_id },
         clamp: options.clamp,
+        expires: after.expires(),
     })
 }
 
@@ -175,6 +201,9 @@ fn layer_key(before: &Output, upper: &Tree, options: &LayerOptions) -> Key {
     let mut key = KeyBuilder::new("layer");
     key.key("before", before.identity()).tree("after", &upper.id());
     key.bytes("compression", format!("{:?}", options.compression).as_bytes());
+    if let Some(level) = options.level {
+        key.number("level", u64::from(level));
+    }
     key.option("clamp", options.clamp.map(i64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice));
     key.finish()
 }

@@ -8,6 +8,7 @@ use std::fmt;
 
 use cooper_vfs::content::ContentId;
 use cooper_vfs::tree::{ContentTreeId, TreeId};
+use serde::{Deserialize, Serialize};
 
 /// Version of the meaning of all keys. A new one makes every record a miss.
 const VERSION: u32 = 1;
@@ -41,17 +42,50 @@ enum Kind {
     ContentTree = 8,
 }
 
+/// Fields that say what the next ones speak of: a variable's name, a mount's target.
+const SUBJECTS: [&str; 6] = ["name", "target", "inline", "id", "path", "what"];
+/// Bytes of a subject that are kept.
+const SUBJECT_BYTES: usize = 80;
+
+/// What is remembered of a field of a key: enough to see that it differs, and to say which it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Field {
+    /// The field's name.
+    pub name: String,
+    /// What it speaks of: the value of the last name before it.
+    pub of: String,
+    /// Stands for the value.
+    pub hash: u64,
+}
+
 /// Takes the fields of a key, in order.
 #[derive(Debug)]
-pub struct KeyBuilder(blake3::Hasher);
+pub struct KeyBuilder {
+    hasher: blake3::Hasher,
+    /// Only when somebody will ask for them.
+    fields: Option<Vec<Field>>,
+    subject: String,
+}
 
 impl KeyBuilder {
     /// Starts the key of a thing of this kind, for instance `run` or `copy`.
     pub fn new(what: &str) -> Self {
-        let mut builder = Self(blake3::Hasher::new());
+        let mut builder = Self { hasher: blake3::Hasher::new(), fields: None, subject: String::new() };
         builder.field("cooper-key", Kind::Number, &u64::from(VERSION).to_le_bytes());
         builder.bytes("what", what.as_bytes());
         builder
+    }
+
+    /// Starts a key that remembers its fields.
+    pub fn remembering(what: &str) -> Self {
+        let mut builder = Self::new(what);
+        builder.fields = Some(Vec::new());
+        builder
+    }
+
+    /// The fields, when they are remembered.
+    pub fn fields(&self) -> &[Field] {
+        self.fields.as_deref().unwrap_or_default()
     }
 
     /// A byte string.
@@ -108,16 +142,30 @@ impl KeyBuilder {
 
     /// The key.
     pub fn finish(&self) -> Key {
-        Key(*self.0.finalize().as_bytes())
+        Key(*self.hasher.finalize().as_bytes())
     }
 
     fn field(&mut self, name: &str, kind: Kind, value: &[u8]) -> &mut Self {
-        self.0.update(&(name.len() as u64).to_le_bytes());
-        self.0.update(name.as_bytes());
-        self.0.update(&[kind as u8]);
-        self.0.update(&(value.len() as u64).to_le_bytes());
-        self.0.update(value);
+        self.hasher.update(&(name.len() as u64).to_le_bytes());
+        self.hasher.update(name.as_bytes());
+        self.hasher.update(&[kind as u8]);
+        self.hasher.update(&(value.len() as u64).to_le_bytes());
+        self.hasher.update(value);
+        self.remember(name, kind, value);
         self
+    }
+
+    fn remember(&mut self, name: &str, kind: Kind, value: &[u8]) {
+        let Some(fields) = &mut self.fields else { return };
+        if SUBJECTS.contains(&name) && matches!(kind, Kind::Bytes) {
+            self.subject = String::from_utf8_lossy(&value[..value.len().min(SUBJECT_BYTES)]).into_owned();
+        } else if matches!(kind, Kind::List) {
+            self.subject.clear();
+        }
+        let mut hash = [0; 8];
+        hash.copy_from_slice(&blake3::hash(value).as_bytes()[..8]);
+        let (name, of) = (name.to_owned(), self.subject.clone());
+        fields.push(Field { name, of, hash: u64::from_le_bytes(hash) });
     }
 }
 

@@ -25,6 +25,7 @@ pub mod history;
 pub mod image;
 pub mod key;
 pub mod lower;
+pub mod miss;
 pub mod mode;
 pub mod remote;
 pub mod report;

@@ -47,6 +47,13 @@ pub enum Event<'a> {
         /// What it wrote.
         bytes: &'a [u8],
     },
+    /// A remark on a vertex: why it is not in the cache.
+    VertexNote {
+        /// Which.
+        vertex: VertexId,
+        /// What is to be said.
+        text: &'a str,
+    },
     /// A vertex is done.
     Finished {
         /// Which.

@@ -29,6 +29,7 @@ use crate::copy::{self, accounts, store_failed};
 use crate::error::{Error, Fault, Result, SourceFile};
 use crate::graph::{Graph, MakeDirectory, Operation, Vertex, VertexId};
 use crate::key::{Key, KeyBuilder};
+use crate::miss::{self, Miss, Missed};
 use crate::remote;
 use crate::report::{Event, Finish, Reporter};
 use crate::run::{RunOperation, StepContext, sub_path_key};
@@ -71,6 +72,8 @@ pub struct Solver<'a> {
     pub jobs: NonZeroUsize,
     /// Results of other builds, besides those of the store.
     pub caches: &'a ImportedCaches,
+    /// The steps that were executed, and why.
+    pub misses: Mutex<Vec<Miss>>,
 }
 
 /// The result of a vertex.
@@ -147,6 +150,14 @@ impl Output {
         }
     }
 
+    /// When a cache wants it not to be used any more, in seconds since 1970.
+    pub fn expires(&self) -> Option<i64> {
+        match &self.tree {
+            OutputTree::Found(_, found) => found.record.expires,
+            OutputTree::Ready(_) | OutputTree::Image(_) => None,
+        }
+    }
+
     /// Whether somebody has to make the file system before it can be read.
     fn is_lazy(&self) -> bool {
         matches!(&self.tree, OutputTree::Found(_, found) if found.is_lazy())
@@ -218,6 +229,7 @@ impl Solver<'_> {
             }
         });
         drop(passed_on);
+        miss::keep_last(self.store, &lock(&self.misses));
         let schedule = shared.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         match schedule.failure {
             _ if cancel.is_cancelled() => Err(Error::cancelled()),
@@ -352,27 +364,51 @@ impl Solver<'_> {
                     let record = self.caches.find(self.store, key)?;
                     Ok(record.map(|record| Output::found(record, &inputs[0])))
                 };
+                let verifies = self.caches.verifies(operation);
                 // A key that needs no look at a stage of another cache comes first.
                 if let Some(definition) = &definition
+                    && !verifies
                     && work.has_lazy_source()
                     && let Some(output) = cached(definition)?
                 {
                     let keys = if output.keys.is_empty() { vec![*definition] } else { output.keys.clone() };
                     return Ok((Output { keys, ..output }, Finish::Cached));
                 }
-                let key = work.key(operation)?;
+                let fields = work.key(operation)?;
+                let key = fields.finish();
                 let keys: Vec<Key> = [key].into_iter().chain(definition).collect();
                 if let Some(output) = cached(&key)? {
-                    return Ok((Output { keys, ..output }, Finish::Cached));
+                    let output = Output { keys, ..output };
+                    if verifies && output.is_lazy() {
+                        return Ok((work.verified(operation, output)?, Finish::Done));
+                    }
+                    return Ok((output, Finish::Cached));
                 }
                 tracing::debug!(%key, base = %work.base()?.identity, "cache miss: no record of this key");
+                let missed = self.say_why(id, vertex, &work, &fields);
                 let output = Output { keys, ..work.execute(operation)? };
                 for key in &output.keys {
                     self.record(key, &output)?;
                 }
+                missed.keep(self.store);
                 Ok((output, Finish::Done))
             }
         }
+    }
+
+    /// Tells which input of a step differs from the last time.
+    fn say_why(&self, id: VertexId, vertex: &Vertex, work: &Work<'_>, fields: &KeyBuilder) -> Missed {
+        let platform = self.platform.to_string();
+        let name = (self.file.name.as_str(), platform.as_str(), vertex.name.as_str());
+        let source = |index: usize| work.input(index).ok().and_then(|input| input.known_tree().cloned());
+        let missed = Missed::new(name, fields, &vertex.operation, &source);
+        let reason = match vertex.use_cache {
+            true => missed.reason(self.store),
+            false => "the cache is not used for it".to_owned(),
+        };
+        self.reporter.event(Event::VertexNote { vertex: id, text: &format!("not cached: {reason}") });
+        lock(&self.misses).push(Miss { step: vertex.name.clone(), reason });
+        missed
     }
 
     fn recorded(&self, key: &Key) -> Result<Option<Output>> {
@@ -408,7 +444,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn key(&self, operation: &Operation) -> Result<Key> {
+    fn key(&self, operation: &Operation) -> Result<KeyBuilder> {
         let what = match operation {
             Operation::Copy(_) => "copy",
             Operation::Merge => "merge",
@@ -418,7 +454,7 @@ impl Work<'_> {
                 "source"
             }
         };
-        let mut key = KeyBuilder::new(what);
+        let mut key = KeyBuilder::remembering(what);
         key.bytes("platform", self.solver.platform.to_string().as_bytes());
         key.key("base", &self.base()?.identity);
         match operation {
@@ -440,7 +476,19 @@ impl Work<'_> {
             }
             Operation::Scratch | Operation::Image(_) | Operation::Context(_) | Operation::Remote(_) => {}
         }
-        Ok(key.finish())
+        Ok(key)
+    }
+
+    /// Executes what a cache has a result of, and refuses the cache when the files are others.
+    fn verified(&self, operation: &Operation, found: Output) -> Result<Output> {
+        let own = self.execute(operation)?;
+        let (promised, made) = (found.known_tree(), own.known_tree());
+        if promised.map(|tree| tree.content) != made.map(|tree| tree.content) {
+            let message = "a cached result is not what the step makes: the cache is refused";
+            return Err(Error::new(Fault::Refused, message)
+                .hint("do not use this --cache-from, or find out who wrote it"));
+        }
+        Ok(found)
     }
 
     /// The key of a copy out of other stages by what is written and the stages' identities.
@@ -521,6 +569,7 @@ impl Work<'_> {
             solver.reporter.event(Event::Output { vertex: self.id, stream, bytes });
         };
         let caches = TakenCaches::take(solver.store, &run.mounts, self.stop)?;
+        caches.fill(solver.caches, solver.images, self.stop)?;
         let tree = run.execute(&context, &base_tree, &inputs, &caches, &mut output)?;
         let time = newest_change(solver.store, &base_tree, &tree)?.max(base.time);
         Ok(Output::ready(tree, time))

@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Index(IndexCommand),
     /// Say what the code of an error or warning means
     Explain(ExplainArguments),
+    /// Say which steps the last build on a store executed, and why they were not in the cache
+    ExplainMiss(ExplainMissArguments),
     /// List the system calls that steps have
     Syscalls,
     /// Show the version
@@ -146,6 +148,12 @@ pub(crate) struct RegistryArguments {
     /// Ask another place first: docker.io=mirror.local/hub (repeat, or with `;`)
     #[arg(long, value_name = "NAME=LOCATION")]
     pub(crate) registry_map: Vec<String>,
+    /// Directory with containerd's HOST/hosts.toml files [default: COOPER_HOSTS_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) hosts_dir: Option<PathBuf>,
+    /// File with mirrors, as containers-registries.conf(5) has them [default: CONTAINERS_REGISTRIES_CONF]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registries_conf: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -236,9 +244,12 @@ pub(crate) struct BuildArguments {
     /// Cache to look into: an image, or type=registry|local[,ref=NAME][,src=DIR] (repeat)
     #[arg(long, value_name = "SOURCE")]
     pub(crate) cache_from: Vec<String>,
-    /// Cache to write: an image name, or type=registry|local|inline[,ref=NAME][,dest=DIR][,mode=min|max] (repeat)
+    /// Cache to write: an image name, or type=registry|local|inline[,ref=NAME][,dest=DIR][,mode=min|max][,ttl=TIME][,mounts=true] (repeat)
     #[arg(long, value_name = "DESTINATION")]
     pub(crate) cache_to: Vec<String>,
+    /// Make so many of a hundred results of --cache-from again, and refuse the cache when one differs; `,run` for steps, too
+    #[arg(long, value_name = "PERCENT%[,run]")]
+    pub(crate) cache_verify: Option<String>,
     /// Where the result goes: type=image|registry|oci|docker|local|tar[,dest=PATH][,push=true]... (repeat)
     #[arg(short, long, value_name = "OUTPUT")]
     pub(crate) output: Vec<String>,
@@ -406,6 +417,12 @@ pub(crate) struct IndexPushArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ExplainMissArguments {
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ExplainArguments {
     /// Code as it is shown in brackets; all of them without one
     #[arg(value_name = "CODE")]
@@ -486,6 +503,9 @@ pub(crate) struct LogoutArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct CopyArguments {
+    /// Copy what refers to the image, too: signatures, attestations
+    #[arg(long)]
+    pub(crate) referrers: bool,
     /// Image to copy
     #[arg(value_name = "FROM")]
     pub(crate) from: String,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cooper_build::build::Built;
-use cooper_build::cache::{self, CacheMode, ImportedCaches};
+use cooper_build::cache::{self, CacheMode, ImportedCaches, Verify};
 use cooper_build::report::{Event, Reporter, phase};
 use cooper_build::source::{StoreImages, Transfers};
 use cooper_build::step::CancelToken;
@@ -45,6 +45,10 @@ pub(crate) struct Settings {
     compression: Compression,
     /// Whether a cache that cannot be written is a warning only.
     ignore_error: bool,
+    /// Seconds after which a result that was made now is not used any more.
+    ttl: Option<i64>,
+    /// Whether it carries what the cache mounts of steps hold.
+    mounts: bool,
 }
 
 type Fields<'t> = BTreeMap<&'t str, &'t str>;
@@ -94,7 +98,8 @@ pub(crate) fn parse_from(text: &str) -> Result<From, Failure> {
 /// Parses `--cache-to`.
 pub(crate) fn parse_to(text: &str) -> Result<To, Failure> {
     const FLAG: &str = "--cache-to";
-    const SETTINGS: [&str; 5] = ["mode", "compression", "ignore-error", "image-manifest", "oci-mediatypes"];
+    const SETTINGS: [&str; 7] =
+        ["mode", "compression", "ignore-error", "image-manifest", "oci-mediatypes", "ttl", "mounts"];
     let registry = [&["ref"], &SETTINGS[..]].concat();
     let local = [&["dest"], &SETTINGS[..]].concat();
     let (kind, fields) = fields(FLAG, text, &[("registry", &registry), ("local", &local), ("inline", &[])])?;
@@ -119,12 +124,15 @@ pub(crate) fn parse_to(text: &str) -> Result<To, Failure> {
             return Err(wrong(key, "true, and nothing else is written"));
         }
     }
-    let ignore_error = match fields.get("ignore-error").copied() {
-        None | Some("false" | "0") => false,
-        Some("true" | "1") => true,
-        Some(_) => return Err(wrong("ignore-error", "true or false")),
+    let flag = |key: &str| match fields.get(key).copied() {
+        None | Some("false" | "0") => Ok(false),
+        Some("true" | "1") => Ok(true),
+        Some(_) => Err(wrong(key, "true or false")),
     };
-    let settings = Settings { mode, compression, ignore_error };
+    let ttl =
+        fields.get("ttl").map(|text| seconds(text).ok_or_else(|| wrong("ttl", "a time as 90s, 12h or 7d")));
+    let (ignore_error, mounts) = (flag("ignore-error")?, flag("mounts")?);
+    let settings = Settings { mode, compression, ignore_error, ttl: ttl.transpose()?, mounts };
     Ok(match kind {
         "inline" => To::Inline,
         "local" => To::Local { directory: needed(FLAG, text, &fields, "dest")?.into(), settings },
@@ -135,15 +143,46 @@ pub(crate) fn parse_to(text: &str) -> Result<To, Failure> {
     })
 }
 
+/// A time as `90s`, `30m`, `12h` or `7d`.
+fn seconds(text: &str) -> Option<i64> {
+    const UNITS: [(char, i64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
+    let (unit, factor) = UNITS.into_iter().find(|(unit, _)| text.ends_with(*unit))?;
+    let count: i64 = text.strip_suffix(unit)?.parse().ok()?;
+    count.checked_mul(factor).filter(|seconds| *seconds > 0)
+}
+
+/// Parses `--cache-verify`: `20%` of the copies, `20%,run` of the steps, too.
+pub(crate) fn parse_verify(text: &str) -> Result<Verify, Failure> {
+    let usage = || {
+        Failure::usage(format!(
+            "invalid --cache-verify `{text}`: expected a percentage as `20%`, or `20%,run` with steps that make the same files every time"
+        ))
+    };
+    let (percent, steps) = match text.split_once(',') {
+        None => (text, false),
+        Some((percent, "run")) => (percent, true),
+        Some(_) => return Err(usage()),
+    };
+    let percent = percent.strip_suffix('%').and_then(|number| number.parse().ok());
+    let percent = percent.filter(|percent| *percent <= 100).ok_or_else(usage)?;
+    Ok(Verify { percent, steps })
+}
+
+/// The time, in seconds since 1970.
+fn now() -> i64 {
+    cooper_vfs::Clock::now(&cooper_vfs::HostClock).seconds
+}
+
 /// Reads the caches. One that cannot be read is a warning: a build without it gives the same image.
 pub(crate) fn import(
     store: &Store,
     images: &StoreImages<'_>,
     sources: &[From],
     platforms: &[&Platform],
+    verify: Option<Verify>,
     reporter: &dyn Reporter,
 ) -> ImportedCaches {
-    let mut caches = ImportedCaches::default();
+    let mut caches = ImportedCaches::new(now(), verify);
     for source in sources {
         let shown = match source {
             From::Registry(name) => name.to_string(),
@@ -216,12 +255,21 @@ pub(crate) fn export(
         let phase_name = format!("cache to {shown}");
         let written = phase(reporter, &phase_name, || {
             // Keys hold the platform, so one image carries the results of all of them.
-            let mut records = Vec::new();
+            let (mut records, mut mounts) = (Vec::new(), Vec::new());
             for built in built {
                 records.extend(built.cache_records(settings.mode, settings.compression)?);
+                if settings.mounts {
+                    mounts.extend(built.cache_mounts(settings.compression)?);
+                }
             }
+            // Several platforms may share a mount.
+            mounts.sort_by(|one, other| one.id.cmp(&other.id));
+            mounts.dedup_by(|one, other| one.id == other.id);
+            // What comes from a cache keeps the end that it has there.
+            let end = settings.ttl.map(|ttl| now().saturating_add(ttl));
+            records.iter_mut().for_each(|record| record.expires = record.expires.or(end));
             let Some(platform) = built.first().map(Built::platform) else { return Ok(()) };
-            let carrier = cache::compose(store, &records, platform)?;
+            let carrier = cache::compose(store, &records, &mounts, platform)?;
             let transfers = Transfers::new(reporter, &phase_name, cancel);
             match target {
                 To::Registry { name, .. } => {
@@ -270,9 +318,18 @@ mod tests {
         let name = |text: &str| text.parse::<Reference>().unwrap();
         assert_eq!(parse_from("r.example/cache").unwrap(), From::Registry(name("r.example/cache")));
         assert_eq!(parse_from("type=local,src=d").unwrap(), From::Local("d".into()));
-        let settings = Settings { mode: CacheMode::Max, compression: Compression::Zstd, ignore_error: true };
+        let settings = Settings {
+            mode: CacheMode::Max,
+            compression: Compression::Zstd,
+            ignore_error: true,
+            ttl: Some(7 * 86_400),
+            mounts: true,
+        };
         assert_eq!(
-            parse_to("type=registry,ref=r.example/c:1,mode=max,compression=zstd,ignore-error=true").unwrap(),
+            parse_to(
+                "type=registry,ref=r.example/c:1,mode=max,compression=zstd,ignore-error=true,ttl=7d,mounts=true"
+            )
+            .unwrap(),
             To::Registry { name: name("r.example/c:1"), settings }
         );
         assert_eq!(parse_to("type=inline").unwrap(), To::Inline);
@@ -286,6 +343,11 @@ mod tests {
         refused(parse_to("type=inline,mode=max").map(drop), "type inline has no `mode`");
         refused(parse_to("type=registry,ref=x,mode=all").map(drop), "`mode=all` is not min or max");
         refused(parse_to("type=registry,ref=x,image-manifest=false").map(drop), "`image-manifest=false`");
+        refused(parse_to("type=registry,ref=x,ttl=soon").map(drop), "`ttl=soon` is not a time");
+        assert_eq!(parse_verify("20%").unwrap(), Verify { percent: 20, steps: false });
+        assert_eq!(parse_verify("100%,run").unwrap(), Verify { percent: 100, steps: true });
+        refused(parse_verify("101%").map(drop), "expected a percentage");
+        refused(parse_verify("20").map(drop), "expected a percentage");
         refused(parse_to("type=registry,ref=x,ref=y").map(drop), "`ref` stands twice");
     }
 }

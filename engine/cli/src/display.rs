@@ -188,6 +188,10 @@ impl Reporter for Plain {
                 state.transfer(&Item::Vertex(vertex), what, current, total);
             }
             Event::Output { vertex, bytes, .. } => state.output(&Item::Vertex(vertex), bytes),
+            Event::VertexNote { vertex, text } => {
+                let number = state.items.get(&Item::Vertex(vertex)).map_or(0, |item| item.number);
+                crate::complain(&format!("#{number} {}", harmless(text.as_bytes())));
+            }
             Event::Finished { vertex, how } => state.finish(&Item::Vertex(vertex), &how),
             Event::PhaseStarted { name } => state.start(Item::Phase(name.to_owned()), name),
             Event::PhaseNote { name, text } => {
@@ -344,6 +348,9 @@ impl Reporter for Terminal {
             Event::Output { vertex, bytes, .. } => {
                 self.change(&Item::Vertex(vertex), |entry| entry.output(bytes));
             }
+            Event::VertexNote { vertex, text } => {
+                self.change(&Item::Vertex(vertex), |entry| entry.output(format!("{text}\n").as_bytes()));
+            }
             Event::Finished { vertex, how } => self.finish(&Item::Vertex(vertex), &how),
             Event::PhaseStarted { name } => self.start(Item::Phase(name.to_owned()), name),
             Event::PhaseNote { name, text } => {
@@ -384,6 +391,9 @@ impl Reporter for Json {
             Event::Output { vertex, stream, bytes } => {
                 let text = String::from_utf8_lossy(bytes);
                 json!({ "event": "output", "vertex": vertex.0, "stream": stream, "data": text })
+            }
+            Event::VertexNote { vertex, text } => {
+                json!({ "event": "note", "vertex": vertex.0, "text": harmless(text.as_bytes()) })
             }
             Event::Finished { vertex, how } => {
                 json!({ "event": "finished", "vertex": vertex.0, "result": finish_text(&how).to_lowercase() })

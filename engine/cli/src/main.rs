@@ -77,6 +77,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Cache(command) => commands::cache::cache(command),
         Command::Index(command) => commands::index::index(command),
         Command::Explain(command) => commands::explain::explain(&command),
+        Command::ExplainMiss(command) => commands::explain::explain_miss(&command),
         Command::Syscalls => commands::system::syscalls(),
         Command::Version => commands::system::version(),
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use cooper_build::image::LayerFormat;
 use cooper_image::compression::Compression;
 
 use crate::failure::Failure;
@@ -12,8 +13,10 @@ use crate::failure::Failure;
 pub(crate) struct Output {
     /// What is written.
     pub(crate) kind: Kind,
-    /// Compression of new layers.
-    pub(crate) compression: Compression,
+    /// How layers are written.
+    pub(crate) format: LayerFormat,
+    /// Whether the media types are Docker's.
+    pub(crate) docker_types: bool,
     /// More annotations of the manifest.
     pub(crate) annotations: BTreeMap<String, String>,
     /// Pushed under its digest, and no tag.
@@ -30,7 +33,8 @@ impl Output {
         let annotations = BTreeMap::new();
         Self {
             kind,
-            compression: Compression::Gzip,
+            format: Compression::Gzip.into(),
+            docker_types: false,
             annotations,
             by_digest: false,
             canonical: false,
@@ -86,6 +90,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "name-canonical",
             "registry.insecure",
             "force-compression",
+            "compression-level",
             "rewrite-timestamp",
         ],
     ),
@@ -100,6 +105,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "name-canonical",
             "registry.insecure",
             "force-compression",
+            "compression-level",
             "rewrite-timestamp",
         ],
     ),
@@ -113,19 +119,21 @@ const KEYS: &[(&str, &[&str])] = &[
             "oci-mediatypes",
             "annotation",
             "force-compression",
+            "compression-level",
             "rewrite-timestamp",
         ],
     ),
-    ("docker", &["dest", "name", "compression", "force-compression", "rewrite-timestamp"]),
+    (
+        "docker",
+        &["dest", "name", "compression", "compression-level", "force-compression", "rewrite-timestamp"],
+    ),
     ("local", &["dest", "platform-split"]),
     ("tar", &["dest", "platform-split"]),
 ];
 
 /// Keys of buildx that may only say what is done anyway.
 const FIXED: &[(&str, bool, &str)] = &[
-    ("oci-mediatypes", true, "only OCI media types are written"),
     ("store", true, "the image is always in the store"),
-    ("force-compression", false, "layers of the base stay as they are"),
     ("rewrite-timestamp", true, "with SOURCE_DATE_EPOCH all times of new layers are clamped"),
 ];
 
@@ -190,6 +198,15 @@ pub(crate) fn parse(text: &str) -> Result<Output, Failure> {
             return Err(usage(format!("compression `{other}` is not one of gzip, zstd, uncompressed")));
         }
     };
+    let level = match fields.get("compression-level").map(|text| text.parse::<u32>()) {
+        None => None,
+        Some(Ok(level)) if compression.has_level(level) => Some(level),
+        Some(_) => {
+            return Err(usage(
+                "`compression-level` is not one of gzip's 0 to 9 or zstd's 1 to 22".to_owned(),
+            ));
+        }
+    };
     let names: Vec<String> =
         fields.get("name").map(|name| name.split('|').map(str::to_owned).collect()).unwrap_or_default();
     let destination = || match fields.get("dest") {
@@ -208,13 +225,15 @@ pub(crate) fn parse(text: &str) -> Result<Output, Failure> {
         },
         _ => Kind::Tar { destination: destination()?, split: flag("platform-split")? },
     };
+    let docker_types = flag("oci-mediatypes")?.is_some_and(|oci| !oci);
     let is_set = |key: &str| flag(key).map(|value| value.unwrap_or(false));
     Ok(Output {
         by_digest: is_set("push-by-digest")?,
         canonical: is_set("name-canonical")?,
         insecure: is_set("registry.insecure")?,
+        docker_types,
         kind,
-        compression,
+        format: LayerFormat { compression, level, force: is_set("force-compression")? },
         annotations,
     })
 }
@@ -248,7 +267,11 @@ mod tests {
             parse("type=image,name=h/a,push-by-digest=true,registry.insecure=true,annotation.x=1").ok();
         let read = read.expect("an output");
         assert!(read.by_digest && read.insecure_hosts() == ["h"] && read.annotations["x"] == "1");
-        refused("type=oci,dest=x,force-compression=true", "layers of the base stay");
+        let read = parse("type=oci,dest=x,compression=zstd,compression-level=19,force-compression=true").ok();
+        let expected = LayerFormat { compression: Compression::Zstd, level: Some(19), force: true };
+        assert_eq!(read.map(|output| output.format), Some(expected));
+        refused("type=oci,dest=x,compression-level=10", "`compression-level` is not one of");
+        refused("type=oci,dest=x,compression=uncompressed,compression-level=1", "`compression-level`");
         refused("type=local,dest=x,annotation.x=1", "has no `annotation.x`");
         refused("type=oci", "it needs `dest`");
         refused("type=squash,dest=x", "`squash` is not one of");

@@ -7,7 +7,8 @@
 //! Credentials come from these sources, and the first that knows a name decides: `--auth-file`, else
 //! `REGISTRY_AUTH_FILE`, `DOCKER_AUTH_CONFIG` (the JSON itself), `$DOCKER_CONFIG/config.json` or
 //! `~/.docker/config.json`, `$XDG_RUNTIME_DIR/containers/auth.json`, and what GitLab gives to a job (`CI_REGISTRY*`,
-//! `CI_JOB_TOKEN`, `CI_DEPENDENCY_PROXY_*`). Certificates of one registry come from flags and from the directories
+//! `CI_JOB_TOKEN`, `CI_DEPENDENCY_PROXY_*`); for registries of Amazon, Google and Azure that none of them knows, the pod's
+//! own identity. Certificates of one registry come from flags and from the directories
 //! that Docker and containers have for them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 
 use cooper_build::{Error, Fault};
 use cooper_image::registry::auth::{Credential, CredentialHelper, Keychain, Secret};
+use cooper_image::registry::cloud::{AmazonKeys, AmazonOptions, AzureOptions, CloudOptions};
+use cooper_image::registry::mirror_files::HostSettings;
 use cooper_image::registry::mirrors::Mirrors;
 use cooper_image::registry::{ClientOptions, HostCertificates, Proxies};
 
@@ -44,12 +47,16 @@ pub(crate) fn options(arguments: &RegistryArguments) -> Result<ClientOptions, Fa
     for map in arguments.registry_map.iter().chain(&variable("COOPER_REGISTRY_MAP")) {
         mirrors.add_map(map)?;
     }
+    let mut insecure: BTreeSet<String> = arguments.insecure_registry.iter().cloned().collect();
+    let mut certificates = certificates(arguments)?;
+    mirror_files(arguments, &mut mirrors, &mut insecure, &mut certificates)?;
     Ok(ClientOptions {
         keychain: keychain(arguments.auth_file.as_deref())?,
         helpers: Some(Arc::new(Programs)),
+        cloud: cloud()?,
         auth_hosts: auth_hosts(&arguments.allow_auth_host)?,
-        insecure: arguments.insecure_registry.iter().cloned().collect(),
-        certificates: certificates(arguments)?,
+        insecure,
+        certificates,
         proxies: Proxies {
             http: either("HTTP_PROXY"),
             https: either("HTTPS_PROXY"),
@@ -58,6 +65,68 @@ pub(crate) fn options(arguments: &RegistryArguments) -> Result<ClientOptions, Fa
         mirrors,
         ..ClientOptions::anonymous()
     })
+}
+
+// ---- mirrors
+
+/// Reads the files with mirrors that flags or the environment name.
+fn mirror_files(
+    arguments: &RegistryArguments,
+    mirrors: &mut Mirrors,
+    insecure: &mut BTreeSet<String>,
+    certificates: &mut BTreeMap<String, HostCertificates>,
+) -> Result<(), Failure> {
+    let mut found: Vec<(PathBuf, HostSettings)> = Vec::new();
+    let about = |path: &Path, error: cooper_image::Error| {
+        let message = format!("cannot use `{}`", path.display());
+        Failure::Engine(Error::new(Fault::Usage, message).caused_by(error))
+    };
+    let text = |path: &Path| {
+        let bytes = file(path)?;
+        String::from_utf8(bytes).map_err(|_| Failure::usage(format!("`{}` is not text", path.display())))
+    };
+    if let Some(directory) = arguments.hosts_dir.clone().or_else(|| path_variable("COOPER_HOSTS_DIR")) {
+        let failed = |error| Error::host(format!("cannot read `{}`", directory.display()), error);
+        let mut hosts = Vec::new();
+        for entry in std::fs::read_dir(&directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if let Ok(name) = entry.file_name().into_string()
+                && entry.path().join("hosts.toml").is_file()
+            {
+                hosts.push((name, entry.path()));
+            }
+        }
+        hosts.sort();
+        for (name, directory) in hosts {
+            let path = directory.join("hosts.toml");
+            let settings =
+                mirrors.add_hosts_toml(&name, &text(&path)?).map_err(|error| about(&path, error))?;
+            found.extend(settings.into_iter().map(|settings| (directory.clone(), settings)));
+        }
+    }
+    let named = arguments.registries_conf.clone();
+    if let Some(path) = named.or_else(|| path_variable("CONTAINERS_REGISTRIES_CONF")) {
+        let settings = mirrors.add_registries_conf(&text(&path)?).map_err(|error| about(&path, error))?;
+        found.extend(settings.into_iter().map(|settings| (PathBuf::new(), settings)));
+    }
+    for (directory, HostSettings { host, authorities, identity, insecure: is_insecure }) in found {
+        if is_insecure {
+            insecure.insert(host.clone());
+        }
+        if authorities.is_empty() && identity.is_none() {
+            continue;
+        }
+        let own = certificates.entry(host).or_default();
+        for name in authorities {
+            own.authorities.push(file(&directory.join(name))?);
+        }
+        if let Some((certificate, key)) = identity {
+            let chain = file(&directory.join(certificate))?;
+            let key = key.map_or_else(|| Ok(chain.clone()), |key| file(&directory.join(key)))?;
+            own.identity = Some((chain, key));
+        }
+    }
+    Ok(())
 }
 
 // ---- credentials
@@ -198,6 +267,62 @@ impl CredentialHelper for Programs {
             _ => Ok(None),
         }
     }
+}
+
+// ---- the pod's own identity
+
+/// The metadata service that Amazon's and Azure's instances have.
+const INSTANCE_METADATA: &str = "http://169.254.169.254";
+/// The host of a container's credentials endpoint, where a variable has only its path.
+const CONTAINER_CREDENTIALS: &str = "http://169.254.170.2";
+
+/// What the environment says of the pod's own identity. `COOPER_CLOUD_IDENTITY=off` lets nobody be asked for it.
+fn cloud() -> Result<CloudOptions, Failure> {
+    if variable("COOPER_CLOUD_IDENTITY").is_some_and(|value| value == "off") {
+        return Ok(CloudOptions::default());
+    }
+    let secret = |path: PathBuf| -> Result<Secret, Failure> {
+        let text = String::from_utf8(file(&path)?);
+        let text = text.map_err(|_| Failure::usage(format!("`{}` is not text", path.display())))?;
+        Ok(Secret::new(text.trim()))
+    };
+    let secret_of = |name: &str| path_variable(name).map(secret).transpose();
+    let keys = match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
+        (Some(id), Some(key)) => {
+            let session = variable("AWS_SESSION_TOKEN").map(Secret::new);
+            Some(AmazonKeys { id, secret: Secret::new(key), session })
+        }
+        _ => None,
+    };
+    let container = variable("AWS_CONTAINER_CREDENTIALS_FULL_URI").or_else(|| {
+        variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+            .map(|path| format!("{CONTAINER_CREDENTIALS}{path}"))
+    });
+    let authorization = match secret_of("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")? {
+        None => variable("AWS_CONTAINER_AUTHORIZATION_TOKEN").map(Secret::new),
+        found => found,
+    };
+    let disabled =
+        variable("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let amazon = AmazonOptions {
+        keys,
+        web_identity: variable("AWS_ROLE_ARN").zip(secret_of("AWS_WEB_IDENTITY_TOKEN_FILE")?),
+        container: container.map(|url| (url, authorization)),
+        metadata: (!disabled).then(|| {
+            variable("AWS_EC2_METADATA_SERVICE_ENDPOINT").unwrap_or_else(|| INSTANCE_METADATA.to_owned())
+        }),
+        sts: variable("AWS_ENDPOINT_URL_STS"),
+        ecr: variable("AWS_ENDPOINT_URL_ECR"),
+    };
+    let google = variable("GCE_METADATA_HOST").unwrap_or_else(|| "metadata.google.internal".to_owned());
+    let azure = AzureOptions {
+        authority: variable("AZURE_AUTHORITY_HOST"),
+        tenant: variable("AZURE_TENANT_ID"),
+        client: variable("AZURE_CLIENT_ID"),
+        federated: secret_of("AZURE_FEDERATED_TOKEN_FILE")?,
+        metadata: Some(INSTANCE_METADATA.to_owned()),
+    };
+    Ok(CloudOptions { amazon, google: Some(format!("http://{google}")), azure, hosts: BTreeMap::new() })
 }
 
 // ---- certificates

@@ -26,7 +26,11 @@ pub const GZIP_LEVEL: u32 = 5;
 /// Bytes that one thread compresses at a time.
 pub const GZIP_BLOCK: usize = 512 << 10;
 /// Bytes in the middle of a block that tell whether it is worth compressing.
-pub const GZIP_SAMPLE: usize = 64 << 10;
+pub const GZIP_SAMPLE: usize = 16 << 10;
+/// The levels that gzip has.
+pub const GZIP_LEVELS: std::ops::RangeInclusive<u32> = 0..=9;
+/// The levels that zstd has.
+pub const ZSTD_LEVELS: std::ops::RangeInclusive<u32> = 1..=22;
 /// The zstd level, the one that `zstd` itself uses.
 pub const ZSTD_LEVEL: i32 = 3;
 /// Bound on the memory that a zstd frame may ask for, as a power of two: 128 MiB, what `zstd` itself allows.
@@ -58,6 +62,21 @@ impl Compression {
             Self::Gzip => media_type::LAYER_GZIP,
             Self::Zstd => media_type::LAYER_ZSTD,
         }
+    }
+
+    /// Whether there is such a level.
+    pub fn has_level(self, level: u32) -> bool {
+        match self {
+            Self::None => false,
+            Self::Gzip => GZIP_LEVELS.contains(&level),
+            Self::Zstd => ZSTD_LEVELS.contains(&level),
+        }
+    }
+
+    /// The compressor of a layer with this media type, OCI's or Docker's; none when it is no layer of ours.
+    pub fn of_media_type(media_type: &str) -> Option<Self> {
+        let kind = media_type::to_oci(media_type);
+        [Self::None, Self::Gzip, Self::Zstd].into_iter().find(|one| one.layer_media_type() == kind)
     }
 
     /// Recognises a compressor by the first bytes.
@@ -116,17 +135,32 @@ impl<W: Write> fmt::Debug for Kind<W> {
 }
 
 impl<W: Write> Encoder<W> {
-    /// Compresses into `writer`.
+    /// Compresses into `writer`, at the usual level.
     ///
     /// # Errors
     ///
     /// When the compressor has no memory or `writer` does not take the header.
     pub fn new(compression: Compression, writer: W) -> io::Result<Self> {
+        Self::with_level(compression, None, writer)
+    }
+
+    /// Compresses into `writer`, at a level of the compressor's own scale.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such level, and as [`Encoder::new`].
+    pub fn with_level(compression: Compression, level: Option<u32>, writer: W) -> io::Result<Self> {
+        if level.is_some_and(|level| !compression.has_level(level)) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the compressor has no such level"));
+        }
         Ok(Self(match compression {
             Compression::None => Kind::None(writer),
-            Compression::Gzip => Kind::Gzip(ParallelGzip::new(writer, thread_count())?),
+            Compression::Gzip => {
+                Kind::Gzip(ParallelGzip::new(writer, thread_count(), level.unwrap_or(GZIP_LEVEL))?)
+            }
             Compression::Zstd => {
-                let mut encoder = zstd::stream::write::Encoder::new(writer, ZSTD_LEVEL)?;
+                let level = level.map_or(ZSTD_LEVEL, u32::cast_signed);
+                let mut encoder = zstd::stream::write::Encoder::new(writer, level)?;
                 encoder.include_checksum(true)?;
                 Kind::Zstd(encoder)
             }
@@ -188,14 +222,14 @@ const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 const DEFLATE_END: [u8; 2] = [3, 0];
 
 impl<W: Write> ParallelGzip<W> {
-    fn new(mut writer: W, threads: usize) -> io::Result<Self> {
+    fn new(mut writer: W, threads: usize, level: u32) -> io::Result<Self> {
         writer.write_all(&GZIP_HEADER)?;
         let (jobs, queue) = sync_channel::<Job>(threads);
         let queue = Arc::new(std::sync::Mutex::new(queue));
         for number in 0..threads {
             let queue = Arc::clone(&queue);
             let spawned =
-                thread::Builder::new().name("gzip".to_owned()).spawn(move || compress_blocks(&queue));
+                thread::Builder::new().name("gzip".to_owned()).spawn(move || compress_blocks(&queue, level));
             match spawned {
                 // A pod may allow few threads; one is enough.
                 Err(_) if number > 0 => break,
@@ -264,8 +298,8 @@ fn lost_thread() -> io::Error {
 }
 
 /// What a compressing thread does until no more jobs can come.
-fn compress_blocks(queue: &std::sync::Mutex<Receiver<Job>>) {
-    let mut compressor = BlockCompressor::new();
+fn compress_blocks(queue: &std::sync::Mutex<Receiver<Job>>, level: u32) {
+    let mut compressor = BlockCompressor::new(level);
     loop {
         let job = match queue.lock() {
             Ok(queue) => queue.recv(),
@@ -285,9 +319,9 @@ struct BlockCompressor {
 }
 
 impl BlockCompressor {
-    fn new() -> Self {
+    fn new(best: u32) -> Self {
         let level = |level| Compress::new(flate2::Compression::new(level), false);
-        Self { best: level(GZIP_LEVEL), quick: level(1), stored: level(0), sample: Vec::new() }
+        Self { best: level(best), quick: level(1), stored: level(0), sample: Vec::new() }
     }
 
     fn compress(&mut self, block: &[u8]) -> io::Result<Block> {
@@ -388,7 +422,7 @@ mod tests {
     fn the_count_of_threads_does_not_change_the_bytes() {
         let bytes = sample(3 * GZIP_BLOCK + 5);
         let with = |threads| {
-            let mut encoder = ParallelGzip::new(Vec::new(), threads).unwrap();
+            let mut encoder = ParallelGzip::new(Vec::new(), threads, GZIP_LEVEL).unwrap();
             encoder.write_all(&bytes).unwrap();
             encoder.finish().unwrap()
         };

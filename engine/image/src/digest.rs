@@ -11,6 +11,8 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::str::FromStr;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
@@ -190,6 +192,108 @@ impl fmt::Debug for Hasher {
     }
 }
 
+/// Bytes that are given to a hashing thread at a time.
+const BLOCK: usize = 256 << 10;
+/// Blocks that may wait for a hashing thread.
+const WAITING: usize = 8;
+
+/// Computes the SHA-256 digest of bytes on a thread of its own, while the caller does other things with them. The thread
+/// starts with the first full block, so that small things cost none.
+#[derive(Debug)]
+pub struct BackgroundHasher {
+    filling: Vec<u8>,
+    own: Hasher,
+    thread: Option<HashingThread>,
+}
+
+#[derive(Debug)]
+struct HashingThread {
+    blocks: SyncSender<Vec<u8>>,
+    used: Receiver<Vec<u8>>,
+    handle: JoinHandle<Hasher>,
+}
+
+impl BackgroundHasher {
+    /// Starts with no bytes.
+    pub fn new() -> Self {
+        Self { filling: Vec::new(), own: Hasher::new(Algorithm::Sha256), thread: None }
+    }
+
+    /// Adds bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the thread is lost.
+    pub fn update(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let count = bytes.len().min(BLOCK - self.filling.len());
+            self.filling.extend_from_slice(&bytes[..count]);
+            bytes = &bytes[count..];
+            if self.filling.len() == BLOCK {
+                self.pass_on()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pass_on(&mut self) -> io::Result<()> {
+        if self.thread.is_none() {
+            self.thread = HashingThread::start(&self.own);
+        }
+        let Some(thread) = &self.thread else {
+            // A pod may allow no more threads.
+            self.own.update(&self.filling);
+            self.filling.clear();
+            return Ok(());
+        };
+        let mut next = thread.used.try_recv().unwrap_or_else(|_| Vec::with_capacity(BLOCK));
+        next.clear();
+        let block = std::mem::replace(&mut self.filling, next);
+        thread.blocks.send(block).map_err(|_| io::Error::other("the hashing thread ended early"))
+    }
+
+    /// The digest of everything added.
+    ///
+    /// # Errors
+    ///
+    /// When the thread is lost.
+    pub fn finish(self) -> io::Result<Digest> {
+        let mut hasher = match self.thread {
+            None => self.own,
+            Some(HashingThread { blocks, handle, .. }) => {
+                drop(blocks);
+                handle.join().map_err(|_| io::Error::other("the hashing thread ended early"))?
+            }
+        };
+        hasher.update(&self.filling);
+        Ok(hasher.finish())
+    }
+}
+
+impl Default for BackgroundHasher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl HashingThread {
+    fn start(hasher: &Hasher) -> Option<Self> {
+        let (blocks, queue) = sync_channel::<Vec<u8>>(WAITING);
+        let (done, used) = sync_channel(WAITING);
+        let mut hasher = hasher.clone();
+        let work = move || {
+            for block in queue {
+                hasher.update(&block);
+                // The way back may be full; then the block is dropped.
+                let _ = done.try_send(block);
+            }
+            hasher
+        };
+        let handle = std::thread::Builder::new().name("digest".to_owned()).spawn(work).ok()?;
+        Some(Self { blocks, used, handle })
+    }
+}
+
 /// Compares bytes, as they pass, with a promised digest and size.
 #[derive(Debug)]
 pub struct Verifier {
@@ -279,6 +383,16 @@ impl<R: Read> Read for VerifyingReader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_digest_is_the_same_whoever_computes_it() {
+        for length in [0, 1, BLOCK - 1, BLOCK, 3 * BLOCK + 7] {
+            let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            let mut hasher = BackgroundHasher::new();
+            bytes.chunks(1000).for_each(|chunk| hasher.update(chunk).unwrap());
+            assert_eq!(hasher.finish().unwrap(), Digest::of(&bytes), "{length}");
+        }
+    }
 
     const ABC: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 

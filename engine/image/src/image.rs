@@ -28,7 +28,7 @@ use crate::manifest::{
 };
 use crate::platform::Platform;
 use crate::reference::Reference;
-use crate::store::Store;
+use crate::store::{Keep, Store};
 
 /// Blobs that are transferred at the same time.
 pub const PARALLEL_BLOBS: usize = 4;
@@ -110,6 +110,9 @@ pub struct NewLayer {
     /// The file system after this layer, when it is known.
     pub tree: Option<Tree>,
 }
+
+/// Record kind of layers that were compressed anew.
+const RECOMPRESSED: &str = "recompressed layer";
 
 /// What a new image is made of.
 #[derive(Debug)]
@@ -231,11 +234,76 @@ impl Store {
         tree: Option<&Tree>,
         options: &LayerOptions,
     ) -> Result<NewLayer> {
-        let mut blob = self.new_blob()?;
+        let mut blob = self.new_hashed_blob()?;
         let written = layer::write(self as &dyn ContentStore, changes, options, &mut blob)?;
-        let (digest, size) = blob.finish()?;
+        let (digest, size) = blob.finish_as(written.digest)?;
         let descriptor = Descriptor::new(options.compression.layer_media_type(), digest, size);
         Ok(NewLayer { descriptor, diff_id: written.diff_id, tree: tree.cloned() })
+    }
+
+    /// A layer whose blob is here in another compression; it is itself when it is in that one already and no level is
+    /// asked for. Contents and times stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when the blob is not here, [`Error::DigestMismatch`] when it is not what its record says.
+    pub fn recompress_layer(&self, layer: &LayerRecord, options: &LayerOptions) -> Result<LayerRecord> {
+        let LayerRecord { descriptor, diff_id } = layer;
+        if options.level.is_none()
+            && Compression::of_media_type(&descriptor.media_type) == Some(options.compression)
+        {
+            return Ok(layer.clone());
+        }
+        let key = format!("{} {:?} {:?}", descriptor.digest, options.compression, options.level);
+        let kind = options.compression.layer_media_type();
+        let known =
+            self.record(RECOMPRESSED, key.as_bytes())?.and_then(|bytes| String::from_utf8(bytes).ok());
+        if let Some((digest, size)) = known.as_deref().and_then(|text| text.split_once(' '))
+            && let (Ok(digest), Ok(size)) = (digest.parse(), size.parse())
+            && self.has_blob(&digest, Some(size))?
+        {
+            return Ok(LayerRecord { descriptor: Descriptor::new(kind, digest, size), diff_id: *diff_id });
+        }
+        let mut blob = self.new_hashed_blob()?;
+        let reader = self.read_blob(&descriptor.digest, Some(descriptor.size))?;
+        let written = layer::recompress(reader, options, &mut blob)?;
+        if written.diff_id != *diff_id {
+            return Err(Error::wrong_digest("the layer's tar (diff ID)", *diff_id, written.diff_id));
+        }
+        let (digest, size) = blob.finish_as(written.digest)?;
+        let value = format!("{digest} {size}");
+        self.put_record(RECOMPRESSED, key.as_bytes(), value.as_bytes(), &[Keep::Blob(digest)])?;
+        Ok(LayerRecord { descriptor: Descriptor::new(kind, digest, size), diff_id: *diff_id })
+    }
+
+    /// The same image with the media types of Docker's second schema, for what reads no others.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for what Docker's schema has no word for: zstd, annotations.
+    pub fn with_docker_types(&self, image: &ImageRecord) -> Result<ImageRecord> {
+        let mut manifest = image.manifest.clone();
+        let unsupported =
+            |what: &str| Error::Unsupported { what: format!("{what} with Docker's media types") };
+        if manifest.annotations.is_some() {
+            return Err(unsupported("an annotation"));
+        }
+        manifest.media_type = Some(media_type::DOCKER_MANIFEST.to_owned());
+        manifest.config.media_type = media_type::DOCKER_CONFIG.to_owned();
+        for layer in &mut manifest.layers {
+            layer.media_type = match Compression::of_media_type(&layer.media_type) {
+                Some(Compression::Gzip) => media_type::DOCKER_LAYER.to_owned(),
+                Some(Compression::None) => media_type::DOCKER_LAYER_PLAIN.to_owned(),
+                Some(Compression::Zstd) | None => return Err(unsupported("a layer in zstd")),
+            };
+        }
+        let bytes = manifest.to_bytes();
+        let digest = self.put_blob(&bytes)?;
+        let descriptor = Descriptor::new(media_type::DOCKER_MANIFEST, digest, bytes.len() as u64);
+        if self.image_media_type(image.digest())?.is_some() {
+            self.put_image(&digest, media_type::DOCKER_MANIFEST)?;
+        }
+        self.read_record(descriptor, manifest)
     }
 
     /// Makes a new image of a base's layers and new ones. Layers that are not here but in a known repository make an
@@ -382,7 +450,8 @@ pub fn tag_name(reference: &Reference) -> String {
 }
 
 /// The default way to write layers: gzip, times as they are.
-pub const GZIP_LAYER: LayerOptions = LayerOptions { compression: Compression::Gzip, clamp: None };
+pub const GZIP_LAYER: LayerOptions =
+    LayerOptions { compression: Compression::Gzip, level: None, clamp: None };
 
 /// Does something with each item on a few threads; the first error ends it.
 pub(crate) fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {

@@ -197,7 +197,7 @@ fn the_text_of_a_symbolic_link_is_data_and_leads_nowhere_but_into_the_root() {
     // What we write of it comes back as it was.
     let changes = Tree::diff(&store, &Tree::empty(&store).unwrap(), &tree).unwrap();
     let mut bytes = Vec::new();
-    let options = LayerOptions { compression: Compression::None, clamp: None };
+    let options = LayerOptions { compression: Compression::None, level: None, clamp: None };
     layer::write(&store, &changes, &options, &mut bytes).unwrap();
     assert_eq!(ingest(&store, None, &bytes).unwrap(), tree);
 }
@@ -432,7 +432,7 @@ fn a_name_that_is_a_whiteout_cannot_be_written() {
             *path = b"d/.wh.f".to_vec();
         }
     }
-    let options = LayerOptions { compression: Compression::None, clamp: None };
+    let options = LayerOptions { compression: Compression::None, level: None, clamp: None };
     let error = layer::write(&store, &changes, &options, std::io::sink()).unwrap_err().to_string();
     assert!(error.contains("`d/.wh.f`"), "{error}");
 }
@@ -443,7 +443,7 @@ fn times_are_clamped_when_asked() {
     let tree = ingest(&store, None, &archive(&[file("f", "x")])).unwrap();
     let changes = Tree::diff(&store, &Tree::empty(&store).unwrap(), &tree).unwrap();
     let mut bytes = Vec::new();
-    let options = LayerOptions { compression: Compression::Zstd, clamp: Some(5) };
+    let options = LayerOptions { compression: Compression::Zstd, level: None, clamp: Some(5) };
     let written = layer::write(&store, &changes, &options, &mut bytes).unwrap();
     assert_eq!((written.digest, written.size), (Digest::of(&bytes), bytes.len() as u64));
     let again = ingest(&store, None, &bytes).unwrap();
@@ -463,7 +463,7 @@ proptest! {
             let changes = Tree::diff(&store, &lower, &upper).unwrap();
             let compression = [Compression::None, Compression::Gzip, Compression::Zstd][step % 3];
             let mut bytes = Vec::new();
-            let options = LayerOptions { compression, clamp: None };
+            let options = LayerOptions { compression, level: None, clamp: None };
             let written = layer::write(&store, &changes, &options, &mut bytes).unwrap();
             let expected = Expected { digest: Some(written.digest), size: Some(written.size), diff_id: Some(written.diff_id) };
             let operations = layer::scan(&store, &bytes[..], &expected, &Limits::DEFAULT).unwrap();

@@ -76,7 +76,7 @@ proptest! {
                 let _ = call(&world, &walk, &mut random);
             }
             let StepChanges { tree, changes } = world.finish().unwrap();
-            let options = LayerOptions { compression: Compression::Gzip, clamp: None };
+            let options = LayerOptions { compression: Compression::Gzip, level: None, clamp: None };
             let mut bytes = Vec::new();
             let written = layer::write(&*store, &changes, &options, &mut bytes).unwrap();
             let expected =

@@ -1,12 +1,32 @@
-//! `cooper explain`
+//! `cooper explain` and `cooper explain-miss`.
 
 use std::process::ExitCode;
 
 use cooper_dockerfile::Code;
 
-use crate::arguments::ExplainArguments;
+use crate::arguments::{ExplainArguments, ExplainMissArguments};
 use crate::commands::values::table;
+use crate::environment::open_store;
 use crate::failure::Failure;
+
+/// Says which steps the last build executed, and which of their inputs differs.
+pub(crate) fn explain_miss(arguments: &ExplainMissArguments) -> Result<ExitCode, Failure> {
+    let store = open_store(&arguments.store)?;
+    let misses = cooper_build::miss::last(&store)?
+        .ok_or_else(|| Failure::usage("there was no build on this store yet"))?;
+    if misses.is_empty() {
+        crate::say("every step of the last build was in the cache");
+    }
+    for miss in misses {
+        crate::say(&format!("{}\n    {}", harmless(&miss.step), harmless(&miss.reason)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Names of files are anything.
+fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
 
 /// Says what a code means, or lists all of them.
 pub(crate) fn explain(arguments: &ExplainArguments) -> Result<ExitCode, Failure> {

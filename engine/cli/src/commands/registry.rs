@@ -12,9 +12,12 @@ use std::process::ExitCode;
 use cooper_build::source::{StoreImages, Transfers};
 use cooper_build::step::CancelToken;
 use cooper_build::{Error, Fault};
+use cooper_image::digest::Digest;
 use cooper_image::platform::Platform;
+use cooper_image::reference::Reference;
 use cooper_image::registry::Client;
 use cooper_image::registry::auth::{Credential, Keychain, write_login, write_logout};
+use cooper_image::store::Store;
 
 use super::images::reference;
 use crate::arguments::{CopyArguments, DoctorArguments, LoginArguments, LogoutArguments};
@@ -124,6 +127,9 @@ pub(crate) fn copy(arguments: CopyArguments) -> Result<ExitCode, Failure> {
                 }
             };
             client.push(&store, &root, &to, &transfers)?;
+            if arguments.referrers {
+                copy_referrers(&store, &client, &from, &to, &root.digest, &transfers)?;
+            }
             Ok(root.digest)
         });
         images.pass_warnings_on(&client);
@@ -134,6 +140,23 @@ pub(crate) fn copy(arguments: CopyArguments) -> Result<ExitCode, Failure> {
     })?;
     crate::say(&digest.to_string());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Copies what refers to an image: signatures, attestations.
+fn copy_referrers(
+    store: &Store,
+    client: &Client,
+    from: &Reference,
+    to: &Reference,
+    subject: &Digest,
+    transfers: &Transfers<'_>,
+) -> cooper_image::Result<()> {
+    for entry in client.referrers(from, subject, None)? {
+        let remote = client.resolve(&from.with_digest(entry.digest))?;
+        let root = store.import_documents(&remote, remote.root())?;
+        client.push(store, &root, &to.with_digest(root.digest), transfers)?;
+    }
+    Ok(())
 }
 
 /// `cooper doctor`
@@ -160,6 +183,10 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
     })?;
     let root = remote.root();
     crate::say(&format!("names       {} ({}, {})", root.digest, root.media_type, bytes(root.size)));
+    match client.referrers(&reference, &root.digest, None) {
+        Ok(found) => crate::say(&format!("referrers   {}", found.len())),
+        Err(error) => crate::say(&format!("referrers   cannot be listed: {error}")),
+    }
     match client.check_push(&reference) {
         Ok(()) => crate::say("push        ok"),
         // Many images are only to be pulled, so this is an answer and no failure.

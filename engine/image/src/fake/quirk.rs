@@ -62,7 +62,7 @@ impl FakeRegistry {
 
     /// Answers as a registry with the quirks does.
     pub(super) fn answer_as(&self, request: &Request) -> Reply {
-        if self.has(Quirk::LimitsRequests) && self.state().seen.len() % 5 == 0 {
+        if self.has(Quirk::LimitsRequests) && self.state().seen.len().is_multiple_of(5) {
             return Reply::error(429, "TOOMANYREQUESTS").with("Retry-After", 0);
         }
         if let Some(refusal) = self.refuses(request) {

@@ -15,6 +15,7 @@ pub mod write;
 
 pub use apply::{apply, apply_below};
 pub use scan::{Expected, Limits, Operation, Operations, inspect, scan, scan_archive};
+pub(crate) use write::recompress;
 pub use write::{LayerOptions, Written, write};
 
 /// Prefix of the names that remove something (layer.md, whiteouts).

@@ -181,6 +181,8 @@ fn scan_with<'s>(
     limits: &Limits,
     whiteouts: Whiteouts,
 ) -> Result<(Operations, PackBuilder<'s>)> {
+    // A diff ID is in the algorithm of whoever promised it.
+    let algorithm = expected.diff_id.map_or(Algorithm::Sha256, |diff_id| diff_id.algorithm());
     let (sender, receiver) = sync_channel(QUEUE);
     let (spare_sender, spare_receiver) = sync_channel(QUEUE + 2);
     thread::scope(|scope| {
@@ -188,8 +190,12 @@ fn scan_with<'s>(
             .name("ingest".to_owned())
             .spawn_scoped(scope, move || read_ahead(layer, expected, &sender, &spare_receiver))
             .map_err(|error| Error::io("cannot start a thread to read the layer", error))?;
-        let scanned =
-            scan_tar(store, TarStream::new(receiver, spare_sender, limits.bytes), limits, whiteouts);
+        let scanned = scan_tar(
+            store,
+            TarStream::new(receiver, spare_sender, limits.bytes, algorithm),
+            limits,
+            whiteouts,
+        );
         // The queue is closed now, so the thread ends soon. A panic of it would be a bug of ours.
         let read = reading.join().unwrap_or_else(|_| Err(Error::layer("the reading thread ended early")));
         let (list, pack, diff_id, size) = scanned?;
@@ -295,8 +301,13 @@ struct TarStream {
 }
 
 impl TarStream {
-    fn new(receiver: Receiver<io::Result<Vec<u8>>>, spare: SyncSender<Vec<u8>>, limit: u64) -> Self {
-        let hasher = Hasher::new(Algorithm::Sha256);
+    fn new(
+        receiver: Receiver<io::Result<Vec<u8>>>,
+        spare: SyncSender<Vec<u8>>,
+        limit: u64,
+        algorithm: Algorithm,
+    ) -> Self {
+        let hasher = Hasher::new(algorithm);
         Self { receiver, spare, buffer: Vec::new(), position: 0, hasher, size: 0, limit }
     }
 

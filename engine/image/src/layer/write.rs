@@ -7,13 +7,13 @@
 //!
 //! Sockets are left out, as by every engine: tar has no type for them.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 
 use cooper_vfs::{Change, ContentId, ContentStore, Entry, Metadata, NodeKind};
 
 use super::{OPAQUE, WHITEOUT};
-use crate::compression::{Compression, Encoder};
-use crate::digest::{Algorithm, Digest, Hasher};
+use crate::compression::{Compression, Encoder, decoder};
+use crate::digest::{Algorithm, BackgroundHasher, Digest, Hasher};
 use crate::error::{Error, Result};
 
 const BLOCK: usize = 512;
@@ -33,6 +33,8 @@ const PAX_NAME: &[u8] = b"PaxHeaders.0/entry";
 pub struct LayerOptions {
     /// The compressor.
     pub compression: Compression,
+    /// The compressor's level; the usual one without.
+    pub level: Option<u32>,
     /// The latest time that an entry may have, in seconds since the epoch; later ones are set back to it.
     pub clamp: Option<i64>,
 }
@@ -62,8 +64,8 @@ pub fn write(
 ) -> Result<Written> {
     let failed = |error| Error::io("cannot write a layer", error);
     let compressed = Hashed { inner: out, hasher: Hasher::new(Algorithm::Sha256), count: 0 };
-    let encoder = Encoder::new(options.compression, compressed).map_err(failed)?;
-    let tar = Hashed { inner: encoder, hasher: Hasher::new(Algorithm::Sha256), count: 0 };
+    let encoder = Encoder::with_level(options.compression, options.level, compressed).map_err(failed)?;
+    let tar = Tar { inner: encoder, hasher: BackgroundHasher::new() };
     let mut writer =
         TarWriter { out: tar, store, clamp: options.clamp, chunk: Vec::new(), block: Vec::new() };
     for change in changes {
@@ -71,8 +73,36 @@ pub fn write(
     }
     writer.finish_archive().map_err(failed)?;
     let tar = writer.out;
-    let diff_id = tar.hasher.finish();
+    let diff_id = tar.hasher.finish().map_err(failed)?;
     let mut compressed = tar.inner.finish().map_err(failed)?;
+    compressed.flush().map_err(failed)?;
+    Ok(Written { diff_id, digest: compressed.hasher.finish(), size: compressed.count })
+}
+
+/// Writes a layer anew in another compression: the same tar, byte for byte.
+///
+/// # Errors
+///
+/// [`Error::Io`] from the reader and the writer.
+pub(crate) fn recompress(
+    layer: impl Read + Send,
+    options: &LayerOptions,
+    out: impl Write,
+) -> Result<Written> {
+    let failed = |error| Error::io("cannot compress a layer anew", error);
+    let (_, mut tar) = decoder(BufReader::with_capacity(CHUNK, layer)).map_err(failed)?;
+    let compressed = Hashed { inner: out, hasher: Hasher::new(Algorithm::Sha256), count: 0 };
+    let encoder = Encoder::with_level(options.compression, options.level, compressed).map_err(failed)?;
+    let mut out = Tar { inner: encoder, hasher: BackgroundHasher::new() };
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match tar.read(&mut chunk).map_err(failed)? {
+            0 => break,
+            count => out.write_all(&chunk[..count]).map_err(failed)?,
+        }
+    }
+    let diff_id = out.hasher.finish().map_err(failed)?;
+    let mut compressed = out.inner.finish().map_err(failed)?;
     compressed.flush().map_err(failed)?;
     Ok(Written { diff_id, digest: compressed.hasher.finish(), size: compressed.count })
 }
@@ -89,6 +119,24 @@ impl<W: Write> Write for Hashed<W> {
         let count = self.inner.write(bytes)?;
         self.hasher.update(&bytes[..count]);
         self.count += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Computes the diff ID of what is written through it, beside the compressor.
+struct Tar<W> {
+    inner: W,
+    hasher: BackgroundHasher,
+}
+
+impl<W: Write> Write for Tar<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..count])?;
         Ok(count)
     }
 

@@ -1,7 +1,7 @@
 //! Mirrors: other places that may have what a registry has.
 //!
 //! A [`Mirrors`] is a list of rules, made of `--registry-map`, containerd's `hosts.toml` and containers'
-//! `registries.conf`. A rule speaks of a registry, or of a namespace in one, and names another registry and perhaps a
+//! `registries.conf` ([`super::mirror_files`]). A rule speaks of a registry, or of a namespace in one, and names another registry and perhaps a
 //! path in it. The longest match is used; its mirrors are asked in their order, the registry itself last.
 //!
 //! A mirror serves what a digest names, which everybody can check. What a tag means it says only when the rule allows
@@ -16,7 +16,8 @@ const MOST_RULES: usize = 1024;
 /// Another place for the images of a registry or namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
-    /// The registry, or a namespace in one: `docker.io`, `docker.io/library`.
+    /// The registry, or a namespace in one: `docker.io`, `docker.io/library`; empty for all without a rule of their
+    /// own.
     pub prefix: String,
     /// Where to ask instead: `host[:port][/path]`.
     pub location: String,
@@ -95,7 +96,10 @@ impl Mirrors {
         let mut places = Vec::new();
         for rule in &self.rules {
             if Some(rule.prefix.len()) == longest && covers(&rule.prefix, &name) {
-                let rest = name[rule.prefix.len()..].trim_start_matches('/');
+                let rest = match rule.prefix.as_str() {
+                    "" => name.split_once('/').map_or("", |(_, repository)| repository),
+                    prefix => name[prefix.len()..].trim_start_matches('/'),
+                };
                 let text = format!("{}/{rest}:x", rule.location.trim_end_matches('/'));
                 places.push((text.parse()?, rule));
             }
@@ -107,11 +111,15 @@ impl Mirrors {
 
 /// Whether a registry or namespace contains a repository.
 fn covers(prefix: &str, name: &str) -> bool {
+    // The rule for all registries without one of their own.
+    if prefix.is_empty() {
+        return true;
+    }
     name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Docker Hub has several names.
-fn normal(prefix: &str) -> String {
+pub(super) fn normal(prefix: &str) -> String {
     match prefix {
         "index.docker.io" | "registry-1.docker.io" => crate::reference::DEFAULT_REGISTRY.to_owned(),
         other => other.trim_end_matches('/').to_owned(),

@@ -8,8 +8,8 @@
 //!
 //! A [`Client`] is a value of its options; [`Client::resolve`] makes a [`Remote`] of a reference, which is a
 //! [`Source`](crate::image::Source), and [`Client::push`] sends what the store has, or has it mounted. The parts:
-//! `transport` (TLS and proxies), `http` (one registry's requests), `token` and [`auth`] (credentials), `challenge`
-//! (what a registry asks for), `retry`, `remote`, `push`, `referrers`, [`mirrors`], and `download` for plain files of the web.
+//! `transport` (TLS and proxies), `http` (one registry's requests), `token`, [`auth`] and [`cloud`] (credentials), `challenge`
+//! (what a registry asks for), `retry`, `remote`, `push`, `referrers`, [`mirrors`] with [`mirror_files`], and `download` for plain files of the web.
 //!
 //! What must hold: loopback registries without certificates of their own and those named as insecure are spoken to in
 //! plain HTTP, all others over TLS only; the rules for credentials are [`auth`]'s; everything that is pulled is verified before it is used; every answer
@@ -17,8 +17,10 @@
 
 pub mod auth;
 mod challenge;
+pub mod cloud;
 mod download;
 mod http;
+pub mod mirror_files;
 pub mod mirrors;
 mod push;
 mod referrers;
@@ -65,6 +67,8 @@ pub struct ClientOptions {
     pub keychain: Keychain,
     /// Who asks the credential helpers that the keychain names.
     pub helpers: Option<Arc<dyn CredentialHelper>>,
+    /// The pod's own identity, for registries that the keychain does not know.
+    pub cloud: cloud::CloudOptions,
     /// Hosts besides a registry's own that may see its credential: token services, by the registry's host.
     pub auth_hosts: BTreeMap<String, BTreeSet<String>>,
     /// Registries (`host[:port]`) that are spoken to in plain HTTP, besides loopback ones.
@@ -89,6 +93,7 @@ impl ClientOptions {
         Self {
             keychain: Keychain::empty(),
             helpers: None,
+            cloud: cloud::CloudOptions::default(),
             auth_hosts: BTreeMap::new(),
             insecure: BTreeSet::new(),
             roots: TrustRoots::System,
@@ -145,7 +150,14 @@ impl Client {
         if let Some(known) = lock(&self.credentials).get(&name) {
             return Ok(known.clone());
         }
-        let found = self.options.keychain.find(reference, self.options.helpers.as_deref())?;
+        let mut found = self.options.keychain.find(reference, self.options.helpers.as_deref())?;
+        if found.is_none() {
+            let registry = reference.registry();
+            let scheme = if self.uses_http(registry) { "http" } else { "https" };
+            let (transport, options, registry) = (&*self.transport, &self.options.cloud, registry.name());
+            let identity = cloud::Identity { transport, options, registry, scheme };
+            found = self.runtime.block_on(identity.credential())?;
+        }
         lock(&self.credentials).insert(name, found.clone());
         Ok(found)
     }

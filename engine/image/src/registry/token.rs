@@ -220,7 +220,7 @@ fn basic(username: &str, password: &Secret) -> String {
 }
 
 /// Pairs as the body of a form; the URL only lends its encoder.
-fn form_of(pairs: &[(&str, &str)]) -> String {
+pub(super) fn form_of(pairs: &[(&str, &str)]) -> String {
     match Url::parse("http://form/") {
         Ok(mut url) => {
             url.query_pairs_mut().extend_pairs(pairs);

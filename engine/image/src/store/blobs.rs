@@ -35,6 +35,8 @@ pub struct BlobWriter<'s> {
 enum Check {
     Promised(Box<Verifier>, Digest),
     Unknown(Box<Hasher>),
+    /// Whoever writes it computes the digest.
+    Elsewhere,
 }
 
 impl BlobWriter<'_> {
@@ -51,15 +53,18 @@ impl BlobWriter<'_> {
     ///
     /// [`Error::SizeMismatch`] or [`Error::DigestMismatch`] when it is not the promised one, [`Error::Io`].
     pub fn finish(mut self) -> Result<(Digest, u64)> {
-        let failed = |error| Error::io("cannot write a blob", error);
-        self.flush_buffer().map_err(failed)?;
-        let digest = match std::mem::replace(
-            &mut self.check,
-            Check::Unknown(Box::new(Hasher::new(Algorithm::Sha256))),
-        ) {
+        let digest = match std::mem::replace(&mut self.check, Check::Elsewhere) {
             Check::Promised(verifier, digest) => verifier.finish().map(|_| digest)?,
             Check::Unknown(hasher) => hasher.finish(),
+            Check::Elsewhere => return Err(Error::layer("a blob without a digest")),
         };
+        self.finish_as(digest)
+    }
+
+    /// Gives the blob the name that whoever wrote it has computed.
+    pub(crate) fn finish_as(mut self, digest: Digest) -> Result<(Digest, u64)> {
+        let failed = |error| Error::io("cannot write a blob", error);
+        self.flush_buffer().map_err(failed)?;
         self.store.hold_blob(&digest)?;
         self.store.disk.publish(&self.file, &self.path, &path(&digest)).map_err(failed)?;
         self.published = true;
@@ -72,6 +77,7 @@ impl Write for BlobWriter<'_> {
         match &mut self.check {
             Check::Promised(verifier, _) => verifier.update(bytes).map_err(Error::into_io)?,
             Check::Unknown(hasher) => hasher.update(bytes),
+            Check::Elsewhere => {}
         }
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= BUFFER {
@@ -112,6 +118,11 @@ impl Store {
     /// [`Error::Io`] when the store's disk does not take a new file.
     pub fn new_blob(&self) -> Result<BlobWriter<'_>> {
         self.start_blob(Check::Unknown(Box::new(Hasher::new(Algorithm::Sha256))))
+    }
+
+    /// Starts a blob of our own making, whose digest is computed on the way to it.
+    pub(crate) fn new_hashed_blob(&self) -> Result<BlobWriter<'_>> {
+        self.start_blob(Check::Elsewhere)
     }
 
     fn start_blob(&self, check: Check) -> Result<BlobWriter<'_>> {

@@ -157,7 +157,13 @@ impl Delivery<'_> {
     fn make(&self, output: &Output, names: &[Reference]) -> Result<Delivered, Failure> {
         let mut records = Vec::new();
         for built in self.built {
-            let mut record = built.image(output.compression, &output.annotations)?;
+            if let Some(base) = built.base().filter(|_| output.format.force) {
+                self.images.complete(base, self.builder.cancel)?;
+            }
+            let mut record = built.image(output.format, &output.annotations)?;
+            if output.docker_types {
+                record = self.with_docker_types(&record)?;
+            }
             let annotations = self.annotations.of_descriptor(built.platform());
             record.descriptor.annotations = Some(annotations).filter(|found| !found.is_empty());
             records.push(record);
@@ -172,6 +178,14 @@ impl Delivery<'_> {
             shown.extend(canonical.collect::<Vec<_>>());
         }
         Ok(Delivered { descriptor, records, names: shown })
+    }
+
+    /// The image with Docker's media types. A list of several platforms would need others still.
+    fn with_docker_types(&self, record: &ImageRecord) -> Result<ImageRecord, Failure> {
+        if self.multiple {
+            return Err(Failure::usage("oci-mediatypes=false is for one platform"));
+        }
+        Ok(self.store.with_docker_types(record)?)
     }
 
     /// Fetches what the images need of their bases and is not here.

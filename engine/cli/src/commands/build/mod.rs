@@ -42,6 +42,7 @@ pub(crate) fn build(arguments: BuildArguments) -> Result<ExitCode, Failure> {
     let call = check::Call::parse(arguments.check.as_deref(), arguments.call.as_deref())?;
     let outputs = outputs(&arguments)?;
     let tags: Vec<Reference> = references("--tag", &arguments.tag)?;
+    let verify = arguments.cache_verify.as_deref().map(caches::parse_verify).transpose()?;
     let cache_from: Vec<caches::From> =
         arguments.cache_from.iter().map(|text| caches::parse_from(text)).collect::<Result<_, _>>()?;
     let cache_to: Vec<caches::To> =
@@ -78,7 +79,7 @@ pub(crate) fn build(arguments: BuildArguments) -> Result<ExitCode, Failure> {
     }
     let runner = runner::runner(&store, arguments.ca_bundle.as_deref())?;
     let platforms: Vec<&Platform> = prepared.requests.iter().map(|request| &request.platform).collect();
-    let imported = caches::import(&store, &images, &cache_from, &platforms, &*display);
+    let imported = caches::import(&store, &images, &cache_from, &platforms, verify, &*display);
     let builder = Builder {
         store: &store,
         images: &images,
