@@ -18,11 +18,12 @@
 //! - [`transcript`]: commands with the answers they have to give;
 //! - [`real`]: the Dockerfiles of `tests/real`, built and compared with what buildah makes;
 //! - [`fuzz`]: stored seeds and their mutations;
-//! - [`measure`]: what a command costs, for the benchmark;
+//! - [`measure`]: what a command costs, for the benchmark; [`bench`]: its larger sets;
 //! - [`process`]: commands with a deadline.
 #![allow(clippy::print_stdout, reason = "the suites print their results")]
 
 pub mod bases;
+pub mod bench;
 pub mod cooper;
 pub mod fuzz;
 pub mod guests;

@@ -51,6 +51,9 @@ impl Need {
     /// The distribution registry.
     pub const REGISTRY: Self = Self::Program { name: "docker-registry", package: "docker-registry" };
 
+    /// Makes certificates and signs the tokens of a small token service.
+    pub const OPENSSL: Self = Self::Program { name: "openssl", package: "openssl" };
+
     /// Why it is not met, or `None` if it is.
     pub fn missing(self) -> Option<String> {
         match self {
@@ -87,6 +90,11 @@ pub fn is_root() -> bool {
 /// Whether we run in CI, where nothing may be skipped.
 pub fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
+}
+
+/// Whether the sets are asked for that take many minutes: `tests/run --full` by hand, and never by CI itself.
+pub fn is_long() -> bool {
+    std::env::var("COOPER_TESTS_FULL").is_ok_and(|value| value == "1")
 }
 
 /// Whether the slow cases are asked for.

@@ -18,28 +18,35 @@ use cooper_image::layout::{self, Layout};
 use cooper_image::platform::Platform;
 use cooper_image::progress::Silent;
 use cooper_image::random::{Random, change_tree};
-use cooper_image::registry::auth::{Credential, Keychain};
-use cooper_image::registry::{Client, ClientOptions};
+use cooper_image::reference::Reference;
+use cooper_image::registry::auth::Credential;
+use cooper_image::registry::{Client, ClientOptions, HostCertificates};
 use cooper_image::store::{Store, StoreOptions};
 use cooper_image::{archive, validate};
 use cooper_tests::bases::Base;
 use cooper_tests::machine::Need;
 use cooper_tests::process;
-use cooper_tests::registry::{Access, PASSWORD, Registry, USER};
+use cooper_tests::registry::{Access, ForwardProxy, PASSWORD, Registry, USER, Wire};
 use cooper_tests::suite::{self, case};
 use cooper_vfs::{ContentStore, NodeKind, Tree};
 
 fn main() -> ExitCode {
     let peers = [Need::BUSYBOX, Need::SKOPEO, Need::UMOCI, Need::Root];
     let registry = [Need::BUSYBOX, Need::SKOPEO, Need::UMOCI, Need::REGISTRY, Need::Root];
+    let secure = [&registry[..], &[Need::OPENSSL]].concat();
     let debian = [Need::Debian];
     let cases = vec![
         case("a base is imported, ingested and found again", &[Need::BUSYBOX], || base(Base::Busybox)),
         case("a Debian base is imported, ingested and found again", &debian, || base(Base::Debian)),
         case("others unpack what our trees say", &peers, unpacked),
         case("others read our archives, and we theirs", &peers, archives),
-        case("others pull what we push, and we what they push", &registry, || exchanged(Access::Anonymous)),
-        case("the same with a password", &registry, || exchanged(Access::Basic)),
+        case("others pull what we push, and we what they push", &registry, || {
+            exchanged(Access::Anonymous, Wire::Plain)
+        }),
+        case("the same with a password", &registry, || exchanged(Access::Basic, Wire::Plain)),
+        case("the same over TLS, with a password", &secure, || exchanged(Access::Basic, Wire::Tls)),
+        case("the same with tokens of a service", &secure, || exchanged(Access::Token, Wire::Plain)),
+        case("behind a proxy, and by way of a mirror", &secure, proxy_and_mirror),
     ];
     suite::main("images", cases)
 }
@@ -155,13 +162,55 @@ fn archives() -> Result<()> {
     Ok(())
 }
 
-fn exchanged(access: Access) -> Result<()> {
-    let registry = Registry::with(access)?;
+/// A client that knows the password of a registry and the authority of its certificate.
+fn options_for(registry: &Registry) -> ClientOptions {
+    let mut options = ClientOptions::anonymous();
+    options.keychain.insert(&registry.host(), Credential::password(USER, PASSWORD));
+    if let Some(authority) = &registry.authority {
+        let trusted = HostCertificates { authorities: vec![authority.clone()], identity: None };
+        options.certificates.insert(registry.host(), trusted);
+    }
+    options
+}
+
+fn proxy_and_mirror() -> Result<()> {
+    let registry = Registry::start_as(Access::Basic, Wire::Tls)?;
+    let scratch = scratch()?;
+    let (image, _) = image(&scratch.store)?;
+    let proxy = ForwardProxy::start()?;
+    let name: Reference = registry.reference("team/app:1").parse()?;
+    let mut options = options_for(&registry);
+    options.proxies.https = Some(proxy.url());
+    Client::new(options.clone())?.push(&scratch.store, &image.descriptor, &name, &Silent)?;
+    let through = proxy.count();
+    ensure!(through > 0, "nothing went through the proxy");
+    options.proxies.none = Some("127.0.0.1".to_owned());
+    let direct = Client::new(options.clone())?;
+    ensure!(direct.resolve(&name)?.root().digest == *image.digest(), "another image");
+    ensure!(proxy.count() == through, "NO_PROXY was passed over");
+    // A registry whose authority nobody named is not believed, and neither is a wrong password.
+    let mut stranger = options.clone();
+    stranger.certificates.insert(registry.host(), HostCertificates::default());
+    let refused = Client::new(stranger)?.resolve(&name).err().context("an unknown authority was believed")?;
+    ensure!(refused.to_string().contains("cannot pull"), "{refused}");
+    let mut wrong = options.clone();
+    wrong.keychain.insert(&registry.host(), Credential::password(USER, "wrong"));
+    ensure!(Client::new(wrong)?.resolve(&name).is_err(), "a wrong password was taken");
+    // The registry is the mirror of one that there is not.
+    options.mirrors.add_map(&format!("hub.example={}/team", registry.host()))?;
+    let mirrored = Client::new(options)?;
+    let remote = mirrored.resolve(&"hub.example/app:1".parse()?)?;
+    let fresh = Store::open(&scratch.directory.path().join("fresh"), &StoreOptions::plain())?;
+    let pulled = fresh.import(&remote, remote.root(), &Platform::linux_amd64(), &Silent)?;
+    ensure!(pulled.digest() == image.digest(), "another image came by way of the mirror");
+    Ok(())
+}
+
+fn exchanged(access: Access, wire: Wire) -> Result<()> {
+    let registry = Registry::start_as(access, wire)?;
     let scratch = scratch()?;
     let (image, tree) = image(&scratch.store)?;
-    let mut keychain = Keychain::empty();
-    keychain.insert(&registry.host(), Credential::password(USER, PASSWORD));
-    let client = Client::new(ClientOptions { keychain, ..ClientOptions::anonymous() })?;
+    let client = Client::new(options_for(&registry))?;
     let ours = registry.reference("ours/app:1");
     client.push(&scratch.store, &image.descriptor, &ours.parse()?, &Silent)?;
     let copied = format!("oci:{}:x", scratch.at("copied"));

@@ -168,11 +168,8 @@ fn a_signature_is_found_by_what_it_signs_on_every_registry() {
         assert_eq!(some.len(), 2, "{name}");
         assert!(client.referrers(&app, &Digest::of(b"nobody"), None).unwrap().is_empty(), "{name}");
         // A list that cannot be read is a failure, and never "nothing".
-        for status in [403, 429, 500] {
-            registry.fail("GET", "/referrers/", 100, Action::Status(status, Vec::new()));
-            assert!(client.referrers(&app, subject, None).is_err(), "{name}: {status}");
-            break;
-        }
+        registry.fail("GET", "/referrers/", 1, Action::Status(403, Vec::new()));
+        assert!(client.referrers(&app, subject, None).is_err(), "{name}");
     }
 }
 
@@ -183,7 +180,6 @@ fn a_list_of_referrers_without_end_is_given_up() {
     let error = client(&registry).referrers(&reference(&registry, "app:1"), &Digest::of(b"x"), None);
     assert!(matches!(error, Err(Error::Limit { name: "MOST_PAGES", .. })), "{error:?}");
     let registry = FakeRegistry::start(Access::Open).unwrap();
-    let kind = vec![("Content-Type".to_owned(), media_type::INDEX.to_owned())];
     registry.fail("GET", "/referrers/", 100, Action::Endless);
     let error = client(&registry).referrers(&reference(&registry, "app:1"), &Digest::of(b"x"), None);
     assert!(error.is_ok_and(|found| found.is_empty()), "what is no index is no list");
@@ -192,7 +188,7 @@ fn a_list_of_referrers_without_end_is_given_up() {
     let entry = Descriptor::of(media_type::MANIFEST, b"x");
     let index = Index::new(vec![entry; 100_000]).to_bytes();
     let subject = Digest::of(b"x");
-    registry.put_manifest("app", &format!("sha256-{}", subject.hex()), &kind[0].1, &index);
+    registry.put_manifest("app", &format!("sha256-{}", subject.hex()), media_type::INDEX, &index);
     let error = client(&registry).referrers(&reference(&registry, "app:1"), &subject, None).unwrap_err();
     assert!(error.to_string().contains("has more than 4194304 bytes"), "{error}");
 }

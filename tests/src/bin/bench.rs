@@ -34,6 +34,7 @@ fn main() -> Result<()> {
         ("base", large_base),
         ("file", large_file),
         ("tree", tree),
+        ("registry", cooper_tests::bench::registry::print),
     ];
     println!("{:<52} {:>12} {:>12} {:>9}  mark", "", "cooper", "other", "ratio");
     for (name, set) in sets {

@@ -1,0 +1,3 @@
+//! Sets of figures that need more than a few lines. `cooper-bench` runs them.
+
+pub mod registry;
