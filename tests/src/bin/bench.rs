@@ -27,7 +27,7 @@ type Set = fn() -> Result<()>;
 
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let sets: [(&str, Set); 6] = [
+    let sets: [(&str, Set); 7] = [
         ("start", start),
         ("interpreter", interpreter),
         ("tiers", tiers),
