@@ -14,6 +14,7 @@
 //! - [`bases`]: base images from Debian's packages; [`registry`]: a registry on loopback;
 //! - [`oci`]: layouts, read and written without anybody's help; [`listing`]: file systems compared entry by entry;
 //! - [`runtime`]: images unpacked and started by other programs;
+//! - [`conformance`]: one-point Dockerfiles with the results that BuildKit recorded; [`peers`]: BuildKit and buildah;
 //! - [`guests`]: the C programs in `tests/guests`, compiled in their variants;
 //! - [`transcript`]: commands with the answers they have to give;
 //! - [`fuzz`]: stored seeds and their mutations;
@@ -22,6 +23,7 @@
 #![allow(clippy::print_stdout, reason = "the suites print their results")]
 
 pub mod bases;
+pub mod conformance;
 pub mod cooper;
 pub mod fuzz;
 pub mod guests;
@@ -29,6 +31,7 @@ pub mod listing;
 pub mod machine;
 pub mod measure;
 pub mod oci;
+pub mod peers;
 pub mod pod;
 pub mod process;
 pub mod registry;
