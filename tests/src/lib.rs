@@ -14,6 +14,7 @@
 //! - [`bases`]: base images from Debian's packages; [`registry`]: a registry on loopback;
 //! - [`oci`]: layouts, read and written without anybody's help; [`listing`]: file systems compared entry by entry;
 //! - [`runtime`]: images unpacked and started by other programs;
+//! - [`conformance`]: one-point Dockerfiles with the results that BuildKit recorded; [`peers`]: BuildKit and buildah;
 //! - [`guests`]: the C programs in `tests/guests`, compiled in their variants;
 //! - [`transcript`]: commands with the answers they have to give;
 //! - [`real`]: the Dockerfiles of `tests/real`, built and compared with what buildah makes;
@@ -24,6 +25,7 @@
 
 pub mod bases;
 pub mod bench;
+pub mod conformance;
 pub mod cooper;
 pub mod fuzz;
 pub mod guests;
@@ -31,6 +33,7 @@ pub mod listing;
 pub mod machine;
 pub mod measure;
 pub mod oci;
+pub mod peers;
 pub mod pod;
 pub mod process;
 pub mod real;

@@ -79,7 +79,8 @@ fn decoder<'a>(archive: impl BufRead + Send + 'a, format: Format) -> io::Result<
     })
 }
 
-/// Checks the header's own sum, as every tar reader does; a block of zeros is no archive with anything in it.
+/// Checks the header's own sum, as every tar reader does; a block of zeros has none. A header of extended attributes may
+/// have no name.
 fn is_tar_header(header: &[u8; 512]) -> bool {
     let field = header[148..156].iter().copied().filter(|byte| !matches!(byte, b' ' | 0));
     let digits: Vec<u8> = field.collect();
@@ -87,7 +88,7 @@ fn is_tar_header(header: &[u8; 512]) -> bool {
     let sum = |value: u32, (index, byte): (usize, &u8)| {
         value + if (148..156).contains(&index) { u32::from(b' ') } else { u32::from(*byte) }
     };
-    written == Some(header.iter().enumerate().fold(0, sum)) && header[0] != 0
+    written == Some(header.iter().enumerate().fold(0, sum))
 }
 
 /// Unpacks into the existing directory `top` of a tree; returns the newest time among the entries.
@@ -202,6 +203,9 @@ impl Unpacking<'_, '_> {
         let mut parent = self.top.to_vec();
         for next in names {
             parent = resolve(self.builder, &path::join(&parent, next))?;
+            if !self.top.is_empty() && !path::is_within(&parent, self.top) {
+                return Err(refused(entry, "a link leads it out of the directory"));
+            }
             if self.is_directory(&parent)? {
                 continue;
             }
@@ -230,8 +234,11 @@ impl Unpacking<'_, '_> {
     }
 
     fn metadata(&self, member: &Member) -> Metadata {
+        // Links have no mode of their own: Linux shows this one, whatever the archive says.
+        let mode =
+            if matches!(member.kind, MemberKind::Symlink { .. }) { 0o777 } else { member.mode & 0o7777 };
         let mut metadata = Metadata {
-            mode: member.mode & 0o7777,
+            mode,
             uid: member.uid,
             gid: member.gid,
             mtime: member.mtime.whole_seconds(),

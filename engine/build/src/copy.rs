@@ -379,7 +379,11 @@ impl Work<'_> {
         content: &cooper_vfs::content::Content,
         format: archive::Format,
     ) -> Result<()> {
-        let top = self.make_directories(destination.as_bytes())?;
+        // `--chmod` is not about archives.
+        let mode = self.mode.take();
+        let top = self.make_directories(destination.as_bytes());
+        self.mode = mode;
+        let top = top?;
         let name = String::from_utf8_lossy(&item.name).into_owned();
         let newest = archive::unpack(
             self.store,

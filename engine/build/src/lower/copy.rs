@@ -81,7 +81,7 @@ impl Lowering<'_> {
             from,
             link: copy.link,
             parents: copy.parents,
-            excludes: self.expand_all(state, &copy.excludes)?,
+            excludes: raw(&copy.excludes),
         })
     }
 
@@ -126,7 +126,7 @@ impl Lowering<'_> {
             from: None,
             link: add.link,
             parents: false,
-            excludes: self.expand_all(state, &add.excludes)?,
+            excludes: raw(&add.excludes),
         })
     }
 
@@ -148,10 +148,6 @@ impl Lowering<'_> {
 
     fn expand_option(&self, state: &StageState, word: Option<&Word>) -> Result<Option<String>> {
         word.map(|word| self.expand(&state.variables, word)).transpose()
-    }
-
-    fn expand_all(&self, state: &StageState, words: &[Word]) -> Result<Vec<String>> {
-        words.iter().map(|word| self.expand(&state.variables, word)).collect()
     }
 
     fn inline(&self, state: &StageState, heredoc: &Heredoc) -> Result<Part> {
@@ -187,7 +183,6 @@ impl Lowering<'_> {
         let is_directory = parts.destination.ends_with('/')
             || parts.destination.ends_with("/.")
             || parts.destination == "."
-            || parts.sources.len() > 1
             || parts.parents;
         if is_directory && !destination.ends_with('/') {
             destination.push('/');
@@ -235,9 +230,11 @@ impl Lowering<'_> {
         parents: bool,
         inputs: &mut Vec<VertexId>,
     ) -> Result<Vec<Source>> {
-        let paths: Vec<&str> = parts
+        // The pivot of `--parents` is a name of its own; else `..` is taken by the text alone, as BuildKit does.
+        let named = |path: &str| if parents { path.to_owned() } else { clean(path) };
+        let paths: Vec<String> = parts
             .iter()
-            .filter_map(|part| if let Part::Path { path, .. } = part { Some(path.as_str()) } else { None })
+            .filter_map(|part| if let Part::Path { path, .. } = part { Some(named(path)) } else { None })
             .collect();
         let want = |wanted: &mut Wanted| {
             paths
@@ -258,7 +255,7 @@ impl Lowering<'_> {
         let mut sources = Vec::new();
         for part in parts {
             sources.push(match part {
-                Part::Path { path, unpack } => Source::Path { input: files, path, unpack },
+                Part::Path { path, unpack } => Source::Path { input: files, path: named(&path), unpack },
                 Part::Inline { name, contents } => Source::Inline { name, contents },
                 Part::Remote { file, unpack, span } => {
                     let name = format!("download {}", file.url);
@@ -270,6 +267,19 @@ impl Lowering<'_> {
         }
         Ok(sources)
     }
+}
+
+/// The patterns of `--exclude`, in which BuildKit replaces no variables.
+fn raw(words: &[Word]) -> Vec<String> {
+    words.iter().map(|word| word.text.clone()).collect()
+}
+
+/// A source with no `..` in it, which stops at the root.
+fn clean(path: &str) -> String {
+    if !path.split('/').any(|name| name == "..") {
+        return path.to_owned();
+    }
+    String::from_utf8_lossy(&cooper_vfs::path::clean(path.as_bytes())).into_owned()
 }
 
 /// What of the context a pattern with `**` can match: everything below the names before it.

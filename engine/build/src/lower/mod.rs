@@ -26,7 +26,7 @@ use cooper_image::config::RuntimeConfig;
 use cooper_image::image::ImageRecord;
 use cooper_image::platform::Platform;
 
-use crate::context::{ContextQuery, Wanted};
+use crate::context::{self, ContextQuery, Wanted};
 use crate::error::{Error, Fault, Result, SourceFile};
 use crate::graph::{Graph, Operation, VERTICES, Vertex, VertexId};
 use crate::request::{BuildRequest, CacheUse, ContextSource};
@@ -236,7 +236,7 @@ impl Lowering<'_> {
 
     fn finish(mut self, target: usize) -> Result<Lowered> {
         for (name, (id, source, wanted)) in std::mem::take(&mut self.contexts) {
-            let ignore = if name.is_empty() { Arc::clone(&self.ignore) } else { Arc::default() };
+            let ignore = if name.is_empty() { Arc::clone(&self.ignore) } else { own_ignore(&name, &source)? };
             self.graph.set_context(id, ContextQuery { source, ignore, wanted });
         }
         let state =
@@ -263,6 +263,18 @@ impl Lowering<'_> {
             },
         })
     }
+}
+
+/// What the `.dockerignore` of a named context says, where it is a directory.
+fn own_ignore(name: &str, source: &ContextSource) -> Result<Arc<PatternList>> {
+    let ContextSource::Directory(directory) = source else { return Ok(Arc::default()) };
+    let text = context::read_small(&directory.join(".dockerignore"), context::IGNORE_BYTES)?;
+    let parsed = PatternList::parse_file(&text.unwrap_or_default());
+    let failed = |error| {
+        let message = format!("cannot use the `.dockerignore` of the context `{name}`");
+        Error::new(Fault::Usage, message).caused_by(error)
+    };
+    parsed.map(Arc::new).map_err(failed)
 }
 
 impl StageState {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cooper_dockerfile::{Copy, Dockerfile, Instruction, InstructionKind, Span, Stage};
 use cooper_image::image::ImageRecord;
 use cooper_image::platform::Platform;
+use cooper_image::reference::Reference;
 
 use super::Lowering;
 use crate::context::{ContextQuery, Wanted};
@@ -236,7 +237,11 @@ impl Lowering<'_> {
     }
 
     fn named(&self, name: &str, index: usize, platform: &Platform) -> Result<Option<Origin>> {
-        let Some(context) = self.request.named_contexts.get(name) else { return Ok(None) };
+        // An image's place may be taken under its full name too.
+        let full = || name.parse::<Reference>().ok().map(|reference| reference.to_string());
+        let contexts = &self.request.named_contexts;
+        let found = contexts.get(name).or_else(|| full().and_then(|full| contexts.get(&full)));
+        let Some(context) = found else { return Ok(None) };
         Ok(Some(match context {
             NamedContext::Files(_) => Origin::Named(name.to_owned()),
             NamedContext::Image(reference) => {

@@ -42,9 +42,6 @@ impl Lowering<'_> {
         state.cmd_set = false;
         // The image's variables win over arguments inherited from the other stage.
         state.variables.set_all(&state.runtime.env);
-        if state.runtime.working_directory.is_empty() {
-            state.runtime.working_directory = "/".to_owned();
-        }
         let triggers = std::mem::take(&mut state.runtime.on_build);
         let mut steps = StepNames::new(self.dockerfile, index, triggers.len());
         self.triggers(&mut state, index, &triggers, &mut steps)?;
@@ -261,6 +258,7 @@ impl Lowering<'_> {
 fn empty_runtime() -> RuntimeConfig {
     let mut runtime = RuntimeConfig::default();
     runtime.env.push(format!("PATH={DEFAULT_PATH}"));
+    runtime.working_directory = "/".to_owned();
     runtime
 }
 

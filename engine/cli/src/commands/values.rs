@@ -143,6 +143,12 @@ pub(crate) fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, Str
         .collect()
 }
 
+/// `NAME[=VALUE]` texts of `--label` as a map.
+pub(crate) fn labels(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let whole = |text: &String| if text.contains('=') { text.clone() } else { format!("{text}=") };
+    pairs("--label", &texts.iter().map(whole).collect::<Vec<_>>())
+}
+
 /// Rows with their columns below each other.
 pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let mut widths = [0; N];

@@ -8,7 +8,8 @@ use cooper_build::build::Loaded;
 use cooper_build::check;
 use cooper_build::lower::target_index;
 use cooper_build::request::BuildRequest;
-use cooper_dockerfile::{Diagnostic, Dockerfile, InstructionKind, Severity, Span, Stage};
+use cooper_build::scope::Variables;
+use cooper_dockerfile::{Diagnostic, Dockerfile, InstructionKind, Severity, Span, Stage, Word};
 use cooper_image::reference::Reference;
 use cooper_image::store::Store;
 use serde_json::{Value, json};
@@ -279,6 +280,7 @@ fn targets(loaded: &Loaded, format: Format) {
 fn outline(loaded: &Loaded, request: &BuildRequest, target: usize, format: Format) {
     let dockerfile = &loaded.dockerfile;
     let mut arguments: Vec<[String; 3]> = Vec::new();
+    let mut variables = Variables::default();
     let mut secrets: Vec<(String, bool)> = Vec::new();
     let needed = needed(dockerfile, target);
     let stages: Vec<&Stage> = needed.iter().map(|index| &dockerfile.stages[*index]).collect();
@@ -290,8 +292,16 @@ fn outline(loaded: &Loaded, request: &BuildRequest, target: usize, format: Forma
                 for declaration in declarations {
                     let name = declaration.name.text.clone();
                     let given = request.build_args.get(&name).cloned();
-                    let default = declaration.default.as_ref().map(|default| default.text.clone());
+                    // What cannot be expanded is an error of the build; here it is shown as it is written.
+                    let expanded = |default: &Word| {
+                        let value = variables.expand(default, dockerfile.directives.escape);
+                        value.unwrap_or_else(|_| default.text.clone())
+                    };
+                    let default = declaration.default.as_ref().map(expanded);
                     let value = given.or(default).unwrap_or_default();
+                    if !value.is_empty() {
+                        variables.set(&name, &value);
+                    }
                     let text = description(dockerfile, instruction.span, &name);
                     match arguments.iter_mut().find(|known| known[0] == name) {
                         Some(known) if known[1].is_empty() => known[1] = value,
@@ -324,6 +334,8 @@ fn outline(loaded: &Loaded, request: &BuildRequest, target: usize, format: Forma
     let stage = &dockerfile.stages[target];
     let name = stage.name().unwrap_or_default();
     let text = description(dockerfile, stage.from.span, name);
+    let name = name.to_ascii_lowercase();
+    let name = name.as_str();
     if format == Format::Json {
         let arguments: Vec<Value> = arguments
             .iter()

@@ -65,7 +65,7 @@ pub(super) fn prepare(
         named_contexts,
         target: arguments.target.clone(),
         build_args,
-        labels: values::pairs("--label", &arguments.label)?,
+        labels: values::labels(&arguments.label)?,
         annotations: BTreeMap::new(),
         platform: Platform::linux_amd64(),
         build_platform: Platform::linux_amd64(),
