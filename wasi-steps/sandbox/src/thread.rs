@@ -200,6 +200,18 @@ struct Counts {
 unsafe impl Send for Thread {}
 
 impl Thread {
+    /// To be called right before translated code gets control.
+    fn enter_guest(&mut self) {
+        GUEST.set(Arc::as_ptr(&self.space));
+        self.worth.begin();
+    }
+
+    /// To be called as soon as the host has control again.
+    fn leave_guest(&mut self) {
+        self.worth.end();
+        GUEST.set(std::ptr::null());
+    }
+
     /// Bytes of the host's stack in use.
     fn depth(&self) -> usize {
         self.stack.saturating_sub(here())
@@ -409,13 +421,13 @@ fn call(store: &mut Context<'_>, slot: u32, pc: u32) -> Result<(), wasmtime::Err
     let depth = own.depth() as u64;
     let outer = own.host_float;
     own.host_float = float::enter(own.interpreter.mxcsr());
-    own.worth.begin();
+    own.enter_guest();
     let enter = store.data().externs.as_ref().map(|externs| externs.enter.clone());
     let enter = enter.expect("a store that runs has its imports");
     let result = enter.call(&mut *store, (slot, depth << 32 | u64::from(pc)));
     let data = store.data_mut();
     let own = data.thread.as_mut().expect("a store that runs has a thread");
-    own.worth.end();
+    own.leave_guest();
     own.interpreter.set_mxcsr(float::leave(own.host_float, own.interpreter.mxcsr()));
     own.host_float = outer;
     match result {
@@ -427,20 +439,38 @@ fn call(store: &mut Context<'_>, slot: u32, pc: u32) -> Result<(), wasmtime::Err
     }
 }
 
+/// How often in a row one address is mended.
+const MAX_MENDS: u32 = 8;
+
 thread_local! {
     /// Address of the last access of this thread that trapped, and whether it was a store.
     static LAST_TRAP: Cell<(usize, bool)> = const { Cell::new((0, false)) };
+    /// The memory of the translated code that this thread is in; null while it is in host code.
+    static GUEST: Cell<*const AddressSpace> = const { Cell::new(std::ptr::null()) };
+    /// The address that was mended last, and how often.
+    static MENDED: Cell<(usize, u32)> = const { Cell::new((0, 0)) };
 }
 
-/// Notes the address of a fault for [`trapped`]; the engine goes on with it.
-fn note_fault(info: *const libc::siginfo_t, context: *const libc::c_void) {
+/// Notes the address of a fault for [`trapped`]. Whether the access can be tried again; otherwise the engine makes a trap of it,
+/// which loses the registers that translated code has, so what is not the guest's business must not come to that.
+fn note_fault(info: *const libc::siginfo_t, context: *const libc::c_void) -> bool {
     /// Bit of the page-fault error code.
     const WRITE: i64 = 2;
     // SAFETY: the host kernel passes valid pointers to a handler.
-    unsafe {
+    let (place, write) = unsafe {
         let registers = &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
-        LAST_TRAP.set(((*info).si_addr().addr(), registers[libc::REG_ERR as usize] & WRITE != 0));
-    }
+        ((*info).si_addr().addr(), registers[libc::REG_ERR as usize] & WRITE != 0)
+    };
+    LAST_TRAP.set((place, write));
+    // SAFETY: set only while the thread that owns the memory is in translated code. The fault is one of that code, so no lock and no
+    // allocator of this thread is in the middle of anything, and the memory may be asked as from any other place.
+    let Some(space) = (unsafe { GUEST.get().as_ref() }) else { return false };
+    let (last, count) = MENDED.get();
+    let count = if last == place { count + 1 } else { 0 };
+    MENDED.set((place, count));
+    let address = (place as u64).wrapping_sub(space.guest_memory().base().addr() as u64);
+    let access = if write { Access::Write } else { Access::Read };
+    count < MAX_MENDS && space.mend(address, access)
 }
 
 /// Turns the trap that ended a call into a fault of the guest and lets the kernel serve it.
@@ -505,7 +535,7 @@ fn hosted<T>(
     let mut store = caller.as_context_mut();
     let data = store.data_mut();
     let own = data.thread.as_mut().expect("a store that runs has a thread");
-    own.worth.end();
+    own.leave_guest();
     own.worth.exits += 1;
     own.interpreter.set_mxcsr(float::leave(own.host_float, own.interpreter.mxcsr()));
     data.state.set_rip(pc);
@@ -515,7 +545,7 @@ fn hosted<T>(
     let own = data.thread.as_mut().expect("a store that runs has a thread");
     data.state.store(&own.interpreter);
     own.host_float = float::enter(own.interpreter.mxcsr());
-    own.worth.begin();
+    own.enter_guest();
     Ok(result)
 }
 
@@ -647,13 +677,8 @@ fn new_store(tiers: &Arc<Tiers>, space: &AddressSpace) -> Result<Store<ContextDa
     };
     let mut store = Store::new(&machine.engine, data);
     let base = engine::with_memories(window, state, || Instance::new(&mut store, &machine.base, &[]))?;
-    // SAFETY: the handler only sets a value of the thread.
-    unsafe {
-        store.set_signal_handler(|_, info, context| {
-            note_fault(info, context);
-            false
-        });
-    }
+    // SAFETY: the handler does what a handler of this thread's own faults may, see there.
+    unsafe { store.set_signal_handler(|_, info, context| note_fault(info, context)) };
     let mut export = |name| base.get_export(&mut store, name).ok_or_else(none);
     let (memory, page, table) = (export(abi::MEMORY)?, export(abi::STATE)?, export(abi::TABLE)?);
     let enter = base.get_typed_func(&mut store, ENTER)?;

@@ -246,6 +246,12 @@ impl AddressSpace {
         })
     }
 
+    /// Mends what made an access fail, where nothing of it is the guest's business, such as a file that has grown since its pages
+    /// were mapped; whether it did. Takes locks of this memory and allocates.
+    pub fn mend(&self, address: u64, access: Access) -> bool {
+        matches!(self.fault_cause(address, access), FaultCause::Retry)
+    }
+
     /// Finds out why an access failed; pages of a file that has grown meanwhile are mapped now.
     pub(crate) fn fault_cause(&self, address: u64, access: Access) -> FaultCause {
         let mut areas = self.write();
