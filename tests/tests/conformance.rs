@@ -9,14 +9,9 @@ use cooper_tests::conformance::{self, Case, Outcome};
 use cooper_tests::machine::Need;
 use cooper_tests::suite::{self, case};
 
-fn main() -> ExitCode {
-    match cases() {
-        Ok(cases) => suite::main("conformance", cases),
-        Err(error) => {
-            println!("the cases cannot be read: {error:#}");
-            ExitCode::from(101)
-        }
-    }
+fn main() -> Result<ExitCode> {
+    let cases = cases().context("the cases cannot be read")?;
+    Ok(suite::main("conformance", cases))
 }
 
 fn cases() -> Result<Vec<suite::Case>> {
