@@ -55,6 +55,7 @@ pub const PROGRAMS: &[(&str, Runs)] = &[
     ("links", Runs::AsRoot),
     ("locks", Runs::Natively),
     ("manyfiles", Runs::InCooper),
+    ("memfd", Runs::Natively),
     ("memory", Runs::InCooper),
     ("mmap", Runs::Natively),
     ("modes", Runs::AsRoot),

@@ -63,6 +63,22 @@ impl RegularFile {
         seals.is_some_and(|seals| seals.load(std::sync::atomic::Ordering::SeqCst) & mask != 0)
     }
 
+    /// Whether new maps and calls must not write.
+    pub(crate) fn is_sealed_against_writing(&self) -> bool {
+        self.has_seal(seal::WRITE | seal::FUTURE_WRITE)
+    }
+
+    /// Up to where a write from `offset` to `end` gets with its seals: as Linux, whole pages of a file that does not grow.
+    ///
+    /// `EPERM` when nothing may be written.
+    fn writable_end(&self, offset: u64, end: u64) -> Result<u64, Errno> {
+        if self.is_sealed_against_writing() || !self.has_seal(seal::GROW) || end <= self.handle.size() {
+            return self.check_write(end).map(|()| end);
+        }
+        let last = self.handle.size() & !(cooper_x86::memory::PAGE_SIZE - 1);
+        if offset < last { Ok(last) } else { Err(Errno::PERM) }
+    }
+
     /// Fails with `EPERM` when a seal forbids writing up to `end`.
     pub(crate) fn check_write(&self, end: u64) -> Result<(), Errno> {
         if self.seals.is_none() {
@@ -97,8 +113,10 @@ impl FileObject for RegularFile {
     fn write(&self, input: &mut dyn Input, offset: u64) -> Result<usize, Errno> {
         let end = offset.checked_add(input.remaining() as u64).filter(|end| *end <= MAX_OFFSET);
         let end = end.ok_or(if offset > MAX_OFFSET { Errno::INVAL } else { Errno::FBIG })?;
-        self.check_write(end)?;
-        copy_in(input, |done, bytes| self.handle.write_at(offset + done, bytes))
+        let end = self.writable_end(offset, end)?;
+        let mut input =
+            super::description::Prefix::new(input, usize::try_from(end - offset).unwrap_or(usize::MAX));
+        copy_in(&mut input, |done, bytes| self.handle.write_at(offset + done, bytes))
     }
 
     fn append(&self, input: &mut dyn Input, limit: u64) -> Result<(u64, usize), Errno> {

@@ -300,6 +300,14 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// Whether a shared mapping of a file is or may become writable.
+    pub(crate) fn shares_writable(&self, node: &NodeRef) -> bool {
+        self.read().iter().any(|area| {
+            let Backing::File { file, .. } = &area.backing else { return false };
+            area.shared && area.allowed.contains(Rights::WRITE) && file.handle.node() == *node
+        })
+    }
+
     /// Takes away what lies behind the new end of a file: an access there is `SIGBUS` until the file grows again.
     pub(crate) fn file_shrunk(&self, node: &NodeRef, size: u64) {
         let mut areas = self.write();

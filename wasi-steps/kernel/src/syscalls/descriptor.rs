@@ -14,6 +14,7 @@ use crate::files::{Description, Kind, place};
 use crate::locks::{FileKey, Mode, Owner, Record, Waits};
 use crate::task::limits::resource;
 use crate::terminal;
+use crate::wait::lock;
 
 /// The calls of this family.
 pub(crate) const ENTRIES: &[Entry] = &[
@@ -233,7 +234,7 @@ fn fcntl(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
                 if command == command::GETPIPE_SZ { end.capacity() } else { end.set_capacity(argument)? };
             Ok(size as u64)
         }
-        command::ADD_SEALS => add_seals(&file, argument as u32),
+        command::ADD_SEALS => add_seals(cx, &file, argument as u32),
         command::GET_SEALS => match file.object().kind() {
             Kind::Regular(regular) => {
                 let seals = regular.seals().ok_or(Errno::INVAL)?;
@@ -246,8 +247,8 @@ fn fcntl(cx: &mut Cx<'_>, arguments: [u64; 6]) -> SysResult {
 }
 
 /// `EPERM` for a file that is not open for writing or that is sealed against seals; `EINVAL` for unknown seals or a
-/// file that has none.
-fn add_seals(file: &Description, new: u32) -> SysResult {
+/// file that has none; `EBUSY` for a seal against writing while somebody can write through a mapping.
+fn add_seals(cx: &Cx<'_>, file: &Description, new: u32) -> SysResult {
     use crate::files::regular::seal;
     let Kind::Regular(regular) = file.object().kind() else { return Err(Errno::INVAL.into()) };
     let seals = regular.seals().ok_or(Errno::INVAL)?;
@@ -256,6 +257,15 @@ fn add_seals(file: &Description, new: u32) -> SysResult {
         return Err(Errno::INVAL.into());
     }
     let order = std::sync::atomic::Ordering::SeqCst;
+    if seals.load(order) & seal::SEAL == 0 && new & seal::WRITE != 0 {
+        let node = regular.handle().node();
+        let processes: Vec<_> =
+            lock(&cx.kernel.table).processes.values().map(|node| node.process.clone()).collect();
+        let mut spaces = processes.iter().filter_map(|process| process.any_thread()?.space());
+        if spaces.any(|space| space.shares_writable(&node)) {
+            return Err(Errno::BUSY.into());
+        }
+    }
     seals
         .fetch_update(order, order, |old| (old & seal::SEAL == 0).then_some(old | new))
         .map(|_| 0)

@@ -101,6 +101,14 @@ fn mmap(cx: &mut Cx<'_>, [address, length, protection, flags, fd, offset]: [u64;
         }
         let mut allowed = Rights::all();
         allowed.set(Rights::WRITE, !shared || writable);
+        if let (true, Kind::Regular(regular)) = (shared, file.object().kind())
+            && regular.is_sealed_against_writing()
+        {
+            if rights.contains(Rights::WRITE) {
+                return Err(Errno::PERM.into());
+            }
+            allowed.remove(Rights::WRITE);
+        }
         (Some(source_of(&file)?), allowed)
     };
     let offset = if source.is_none() { 0 } else { offset };
