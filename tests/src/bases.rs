@@ -197,9 +197,10 @@ impl Archive {
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh
 daemon:x:1:1:daemon:/usr/sbin:/bin/false
+www-data:x:33:33:www-data:/var/www:/bin/false
 nobody:x:65534:65534:nobody:/home:/bin/false
 ";
-const GROUP: &str = "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n";
+const GROUP: &str = "root:x:0:\ndaemon:x:1:\nwww-data:x:33:\nnogroup:x:65534:\n";
 
 fn busybox(to: &Path) -> Result<()> {
     let program = Path::new("/bin/busybox");
