@@ -1,8 +1,11 @@
 //! One target under libFuzzer; `COOPER_FUZZ_TARGET` names it. Start it by `tests/fuzz/run`.
 #![no_main]
 
-use cooper_tests::fuzz::targets::{Check, TARGETS};
 use libfuzzer_sys::fuzz_target;
+use targets::{Check, TARGETS};
+
+#[path = "../../src/fuzz/targets.rs"]
+mod targets;
 
 thread_local! {
     static CHECK: Check = make();
