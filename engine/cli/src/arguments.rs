@@ -185,6 +185,16 @@ pub(crate) enum NetworkMode {
     Host,
 }
 
+/// When a step gets the toolbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BuiltinsMode {
+    /// Where the image has no shell and lacks the program
+    Auto,
+    Never,
+    /// Behind what the image has
+    Always,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct BuildArguments {
     /// Directory, tar file, http(s) URL of a tar or Dockerfile, or `-` for either on stdin
@@ -226,6 +236,9 @@ pub(crate) struct BuildArguments {
     /// Certificates (PEM) that programs in steps trust, in no layer [default: the file of SSL_CERT_FILE]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_bundle: Option<PathBuf>,
+    /// When steps get the built-in shell and tools, in no layer
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) builtins: BuiltinsMode,
     /// Line for the steps' /etc/hosts (repeat)
     #[arg(long, value_name = "NAME:ADDRESS")]
     pub(crate) add_host: Vec<String>,
@@ -344,6 +357,9 @@ pub(crate) struct RunArguments {
     /// Certificates (PEM) that programs in steps trust, in no layer [default: the file of SSL_CERT_FILE]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_bundle: Option<PathBuf>,
+    /// When steps get the built-in shell and tools, in no layer
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) builtins: BuiltinsMode,
     /// Line for /etc/hosts (repeat)
     #[arg(long, value_name = "NAME:ADDRESS")]
     pub(crate) add_host: Vec<String>,

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     // A step's process or its helper: no flags, no handlers, nothing of the environment.
     match std::env::args_os().nth(1) {
         Some(first) if first == "step" => return runner::step(),
+        Some(first) if first == "compile-wasm" => return cooper_sandbox::compile_wasm_main(),
         Some(first) if first == "compile" => return cooper_sandbox::compile_main(),
         _ => {}
     }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use cooper_build::step::StepRunner;
 use cooper_image::store::{Store, StoreOptions};
-use cooper_sandbox::{Helper, Policy, ProcessRunner, StepServices, Translation};
+use cooper_sandbox::{Builtins, Helper, Policy, ProcessRunner, StepServices, Translation, WasmServices};
 
+use crate::arguments::BuiltinsMode;
 use crate::code_cache::DirectoryCache;
 use crate::environment;
 use crate::failure::Failure;
@@ -64,35 +65,62 @@ fn mode_of_environment() -> Result<TranslationMode, Failure> {
 
 /// The runner for steps over `store`, which trust the certificates in the file `ca_bundle`; without one, those of
 /// `SSL_CERT_FILE` where that is set.
-pub(crate) fn runner(store: &Store, ca_bundle: Option<&Path>) -> Result<Box<dyn StepRunner>, Failure> {
-    runner_with(store, ca_bundle, mode_of_environment()?)
+pub(crate) fn runner(
+    store: &Store,
+    ca_bundle: Option<&Path>,
+    builtins: BuiltinsMode,
+) -> Result<Box<dyn StepRunner>, Failure> {
+    runner_with(store, ca_bundle, builtins, mode_of_environment()?)
 }
 
 /// As [`runner`] for steps whose code is translated as `mode` says.
 pub(crate) fn runner_with(
     store: &Store,
     ca_bundle: Option<&Path>,
+    builtins: BuiltinsMode,
     mode: TranslationMode,
 ) -> Result<Box<dyn StepRunner>, Failure> {
     let trust = environment::ca_bundle(ca_bundle)?;
-    let arguments = vec!["step".into(), store.path().into(), store.lease_name().into(), mode.name().into()];
+    let builtins = match builtins {
+        BuiltinsMode::Auto => Builtins::Auto,
+        BuiltinsMode::Never => Builtins::Never,
+        BuiltinsMode::Always => Builtins::Always,
+    };
+    let (store, lease) = (store.path().into(), store.lease_name().into());
+    let arguments = vec!["step".into(), store, lease, mode.name().into(), builtins.name().into()];
     Ok(Box::new(ProcessRunner::new(OWN_EXECUTABLE.into(), arguments).with_trust(trust)))
 }
 
 /// The process of one step, in which `cooper step` ends up.
 pub(crate) fn step() -> ExitCode {
     let mut arguments = std::env::args_os().skip(2);
-    let (Some(path), Some(lease), Some(mode)) = (arguments.next(), arguments.next(), arguments.next()) else {
+    let mut next = || arguments.next();
+    let (Some(path), Some(lease), Some(mode), Some(builtins)) = (next(), next(), next(), next()) else {
         crate::complain("error: `cooper step` is what a build runs itself with; it is not for people");
         return ExitCode::from(2);
     };
     cooper_sandbox::step_main(|| {
         let lease = lease.to_str().ok_or("the name of the lease is no text")?;
         let mode = mode.to_str().and_then(TranslationMode::from_name).ok_or("no such translation")?;
+        let builtins = builtins.to_str().and_then(Builtins::from_name).ok_or("no such use of the toolbox")?;
         let store = Store::open_joining(Path::new(&path), &StoreOptions::plain(), lease);
         let store = store.map_err(|error| error.to_string())?;
-        Ok(StepServices { translation: translation(mode, Path::new(&path)), store: Arc::new(store) })
+        let path = Path::new(&path);
+        Ok(StepServices {
+            translation: translation(mode, path),
+            wasm: wasm(path),
+            builtins,
+            store: Arc::new(store),
+        })
     })
+}
+
+fn wasm(store: &Path) -> WasmServices {
+    let helper = Helper { program: OWN_EXECUTABLE.into(), arguments: vec!["compile-wasm".into()] };
+    WasmServices {
+        helper: Some(helper),
+        cache: DirectoryCache::open(store).ok().map(|cache| Arc::new(cache) as _),
+    }
 }
 
 fn translation(mode: TranslationMode, store: &Path) -> Option<Translation> {

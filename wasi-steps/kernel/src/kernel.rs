@@ -11,6 +11,7 @@ use cooper_x86::interpreter::Exit;
 use cooper_x86::state::CpuState;
 
 use crate::devices::stdio::standard_descriptors;
+use crate::exec::wasm::WasmLoader;
 use crate::exec::{self, LoadError};
 use crate::files::registry::Registry;
 use crate::futex::Futexes;
@@ -56,6 +57,12 @@ pub trait Supervisor: Send {
 
     /// Serves whatever made guest code stop, and looks at signals. `instructions` is [`Executor::instructions`].
     fn serve(&mut self, cpu: &mut CpuState, exit: Exit, instructions: u64) -> Flow;
+
+    /// Ends the process by a signal that its program has brought upon itself, as a fault does.
+    fn fail(&mut self, signal: u32) -> Flow;
+
+    /// Remembers something that may explain a failure.
+    fn hint(&self, hint: String);
 }
 
 /// What a guest thread does after its kernel has served it.
@@ -123,6 +130,8 @@ pub struct KernelConfig {
     pub stdio: StepIo,
     /// What of the outside may be reached.
     pub network: NetworkPolicy,
+    /// Says which WebAssembly files are programs; without one, none is.
+    pub wasm: Option<Arc<dyn WasmLoader>>,
 }
 
 /// Which of the step's limits was reached.
@@ -162,6 +171,7 @@ pub struct Kernel {
     pub(crate) limits: KernelLimits,
     pub(crate) identity: Identity,
     pub(crate) executors: Arc<dyn ExecutorFactory>,
+    pub(crate) wasm: Option<Arc<dyn WasmLoader>>,
     pub(crate) stdio: StepIo,
     /// What the files of the step share.
     pub(crate) registry: Registry,
@@ -198,6 +208,7 @@ impl Kernel {
             limits: config.limits,
             identity: config.identity,
             executors: config.executors,
+            wasm: config.wasm,
             stdio: config.stdio,
             started: Instant::now(),
             table: Mutex::default(),

@@ -44,6 +44,7 @@ mod time;
 mod wait;
 
 pub use exec::elf::{ElfError, check_elf};
+pub use exec::wasm::{WasmFile, WasmLoader, WasmProgram, WasmRefusal};
 pub use kernel::{
     Executor, ExecutorFactory, Flow, HOST_STACK, Identity, InitCommand, Kernel, KernelConfig, KernelLimits,
     LimitKind, Report, StepIo, Supervisor,

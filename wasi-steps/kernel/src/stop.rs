@@ -14,6 +14,9 @@ use crate::wait::lock;
 pub trait StopByte: Send + Sync {
     /// The byte.
     fn byte(&self) -> &AtomicU8;
+
+    /// Called after the byte was set.
+    fn raised(&self) {}
 }
 
 /// Not zero when a thread has something to look at before it runs more guest code.
@@ -29,6 +32,7 @@ impl StopFlag {
         self.byte.store(1, Ordering::SeqCst);
         if let Some(second) = &*lock(&self.second) {
             second.byte().store(1, Ordering::SeqCst);
+            second.raised();
         }
     }
 

@@ -22,7 +22,7 @@ use crate::library;
 /// The largest file that is translated, in bytes: unit addresses have 32 bits, and a helper has it all in memory.
 pub(crate) const MAX_FILE: u64 = 512 << 20;
 /// Processor time of one helper, in seconds.
-const MAX_SECONDS: u64 = 120;
+pub(crate) const MAX_SECONDS: u64 = 120;
 /// Address space of one helper, in bytes.
 const MAX_MEMORY: u64 = 4 << 30;
 /// The largest header of a request, in bytes.
@@ -100,7 +100,7 @@ pub fn compile_main() -> ExitCode {
     }
 }
 
-fn confine() -> io::Result<()> {
+pub(crate) fn confine() -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     rustix::thread::set_no_new_privs(true)?;
     let limit = |value| Rlimit { current: Some(value), maximum: Some(value) };

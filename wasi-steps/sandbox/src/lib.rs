@@ -29,7 +29,9 @@ mod state;
 mod step;
 mod thread;
 mod tiers;
+mod toolbox;
 mod trust;
+mod wasi;
 mod wire;
 
 pub use compile::compile_main;
@@ -37,4 +39,7 @@ pub use compiler::{Helper, Policy};
 pub use engine::code_key;
 pub use runner::ProcessRunner;
 pub use step::{StepServices, Translation, step_main};
+pub use toolbox::Builtins;
 pub use trust::{Trust, TrustError};
+pub use wasi::compile_wasm_main;
+pub use wasi::loader::WasmServices;

@@ -13,6 +13,7 @@ use cooper_vfs::{
 
 use crate::host;
 use crate::tiers::{Executors, Tiers};
+use crate::wasi::loader::Programs;
 use crate::wire::Failure;
 
 /// What guests are told that the machine has, unless the pod has less or the step asked for more: the JVM sizes its
@@ -59,6 +60,7 @@ pub(crate) fn kernel(
     root_fs: RootFs,
     stdio: StepIo,
     tiers: &Arc<Tiers>,
+    wasm: Programs,
 ) -> Arc<Kernel> {
     let limits = kernel_limits(request);
     let shown = request.limits.memory_bytes.unwrap_or_else(|| limits.memory_bytes.min(ORDINARY_MEMORY));
@@ -73,6 +75,7 @@ pub(crate) fn kernel(
         executors: Arc::new(Executors(tiers.clone())),
         stdio,
         network: network(&request.network),
+        wasm: Some(Arc::new(wasm)),
     })
 }
 

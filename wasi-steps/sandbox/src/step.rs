@@ -21,6 +21,8 @@ use crate::compiler::{Compiler, Helper, Policy};
 use crate::machine::{self, World};
 use crate::output::OutputPump;
 use crate::tiers::Tiers;
+use crate::toolbox::{self, Builtins};
+use crate::wasi::loader::{Programs, WasmServices};
 use crate::wire::{self, Answer, Failure, Tag, Typed};
 
 /// The command's file creation mask, as container runtimes set it.
@@ -46,6 +48,10 @@ pub struct StepServices {
     pub store: Arc<dyn ContentStore>,
     /// How code is translated; `None` interprets everything.
     pub translation: Option<Translation>,
+    /// How WebAssembly programs are compiled.
+    pub wasm: WasmServices,
+    /// When the step gets the toolbox.
+    pub builtins: Builtins,
 }
 
 /// Runs one step: reads the request from descriptor 0, writes output and answer to descriptor 1.
@@ -80,10 +86,10 @@ fn answer(open: impl FnOnce() -> Result<StepServices, String>, out: SharedOut) -
     // Without a buffer: what follows the request is the step's standard input.
     let input = io::stdin().as_fd().try_clone_to_owned().map_err(died)?;
     let mut input = File::from(input);
-    let request = wire::read_request(&mut input).map_err(died)?;
-    let StepServices { store, translation } = open().map_err(Failure::Store)?;
+    let mut request = wire::read_request(&mut input).map_err(died)?;
+    let StepServices { store, translation, wasm, builtins } = open().map_err(Failure::Store)?;
     let (tiers, compiler) = tiers(translation, &store).map_err(died)?;
-    let (pump, pipes) = OutputPump::start(out).map_err(died)?;
+    let (pump, pipes) = OutputPump::start(out.clone()).map_err(died)?;
     let (stdin, keyboard) = match request.stdin {
         Stdin::Null => (None, None),
         Stdin::Inherit => (Some(input), None),
@@ -91,9 +97,18 @@ fn answer(open: impl FnOnce() -> Result<StepServices, String>, out: SharedOut) -
     };
     let stdio = StepIo { stdin, stdout: pipes.stdout, stderr: pipes.stderr };
     let screen = stdio.stdout.try_clone().map_err(died)?;
-    let root_fs = machine::root_fs(&request, store)?;
-    let kernel = machine::kernel(&request, root_fs.clone(), stdio, &tiers);
+    let root_fs = machine::root_fs(&request, store.clone())?;
+    let kernel = machine::kernel(
+        &request,
+        root_fs.clone(),
+        stdio,
+        &tiers,
+        Programs::new(wasm, toolbox::contents().collect()),
+    );
     let world = machine::mount(&request, &kernel, &root_fs)?;
+    if let Some(line) = toolbox::serve(builtins, &mut request, &root_fs, &store)? {
+        wire::write_frame(&mut out.clone(), Tag::Stderr, format!("{line}\n").as_bytes()).map_err(died)?;
+    }
     let console = match request.stdin {
         Stdin::Null | Stdin::Inherit => None,
         Stdin::Terminal { rows, columns } => {

@@ -775,6 +775,12 @@ fn serve_failure(store: &mut Store<ContextData>) {
 impl Executor for TieredExecutor {
     fn run(&mut self, cpu: &mut CpuState, supervisor: &mut dyn Supervisor) {
         loop {
+            if let Some(program) = supervisor.space().wasm().cloned() {
+                match program.run(cpu, supervisor) {
+                    Flow::Run => continue,
+                    Flow::End => return,
+                }
+            }
             let entries = !self.interpreted && self.tiers.machine().is_some() && !supervisor.is_brief();
             let Some(interpreter) = &mut self.interpreter else { return };
             let space = supervisor.space().clone();

@@ -82,8 +82,8 @@ fn try_run(arguments: &RunArguments, mode: Option<TranslationMode>) -> Result<u8
     let request = request(arguments, &store, &image, tree, &cancel)?;
     let trust = arguments.ca_bundle.as_deref();
     let runner = match mode {
-        Some(mode) => runner::runner_with(&store, trust, mode)?,
-        None => runner::runner(&store, trust)?,
+        Some(mode) => runner::runner_with(&store, trust, arguments.builtins, mode)?,
+        None => runner::runner(&store, trust, arguments.builtins)?,
     };
     let raw = matches!(request.stdin, Stdin::Terminal { .. }).then(RawMode::start).flatten();
     let outcome = runner.run(&request, &mut Passthrough, &cancel);

@@ -7,6 +7,7 @@
 pub(crate) mod elf;
 pub(crate) mod script;
 pub(crate) mod stack;
+pub(crate) mod wasm;
 
 use std::sync::Arc;
 
@@ -128,6 +129,9 @@ pub(crate) fn load(kernel: &Kernel, mut request: ExecRequest<'_>) -> Result<Load
     let mut depth = 0;
     let elf = loop {
         let head = read_head(&program.handle)?;
+        if head.starts_with(wasm::MAGIC) {
+            return Ok(wasm::load(kernel, &request, program, &current, name)?);
+        }
         if !head.starts_with(b"#!") {
             break parse_elf(kernel, &program.handle, &head, &current)?;
         }
@@ -223,8 +227,6 @@ fn parse_elf(kernel: &Kernel, handle: &FileHandle, head: &[u8], path: &[u8]) -> 
     parsed.map_err(|error| {
         if error != ElfError::NotElf {
             kernel.hint(format!("cannot execute `{}`: {error}", String::from_utf8_lossy(path)));
-        } else if head.starts_with(b"\0asm") {
-            kernel.hint(format!("cannot execute `{}`: WebAssembly program", String::from_utf8_lossy(path)));
         }
         if error == ElfError::Unmappable { LoadError::Fatal } else { Errno::NOEXEC.into() }
     })

@@ -7,6 +7,7 @@ use cooper_vfs::Errno;
 use cooper_x86::memory::{CStringError, CopyFault};
 
 use super::AddressSpace;
+use super::annex::is_beyond;
 
 /// A value that is its bytes, little endian.
 pub trait Plain: Copy + Sized {
@@ -67,7 +68,7 @@ impl AddressSpace {
     pub fn load<T: Plain>(&self, address: u64) -> Result<T, Errno> {
         if T::SIZE <= INLINE {
             let mut bytes = [0; INLINE];
-            self.memory.read(address, &mut bytes[..T::SIZE]).map_err(fault)?;
+            self.read_bytes(address, &mut bytes[..T::SIZE])?;
             return Ok(T::from_bytes(&bytes[..T::SIZE]));
         }
         Ok(T::from_bytes(&self.read_vec(address, T::SIZE)?))
@@ -92,7 +93,10 @@ impl AddressSpace {
 
     /// Copies all of `buffer` in.
     pub fn read_bytes(&self, address: u64, buffer: &mut [u8]) -> Result<(), Errno> {
-        self.memory.read(address, buffer).map_err(fault)
+        match self.memory.read(address, buffer) {
+            Err(_) if is_beyond(address) && self.read_annex(address, buffer) == buffer.len() => Ok(()),
+            done => done.map_err(fault),
+        }
     }
 
     /// Copies `length` bytes in; the caller has bounded `length`.
@@ -104,16 +108,25 @@ impl AddressSpace {
 
     /// Copies all of `bytes` out.
     pub fn write_bytes(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
-        self.memory.write(address, bytes).map_err(fault)
+        match self.memory.write(address, bytes) {
+            Err(_) if is_beyond(address) && self.write_annex(address, bytes) == bytes.len() => Ok(()),
+            done => done.map_err(fault),
+        }
     }
 
     /// Copies in until a fault; `EFAULT` only when nothing could be copied.
     pub fn read_some(&self, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        if is_beyond(address) {
+            return some_of_annex(buffer.len(), self.read_annex(address, buffer));
+        }
         some(buffer.len(), self.memory.read(address, buffer))
     }
 
     /// Copies out until a fault; `EFAULT` only when nothing could be copied.
     pub fn write_some(&self, address: u64, bytes: &[u8]) -> Result<usize, Errno> {
+        if is_beyond(address) {
+            return some_of_annex(bytes.len(), self.write_annex(address, bytes));
+        }
         some(bytes.len(), self.memory.write(address, bytes))
     }
 
@@ -121,10 +134,15 @@ impl AddressSpace {
     pub fn read_c_string(&self, address: u64, limit: usize) -> Result<Vec<u8>, Errno> {
         match self.memory.read_c_string(address, limit.saturating_sub(1)) {
             Ok(string) => Ok(string),
+            Err(CStringError::Fault(_)) if is_beyond(address) => self.annex_string(address, limit),
             Err(CStringError::Fault(_)) => Err(Errno::FAULT),
             Err(CStringError::TooLong(_)) => Err(Errno::NAMETOOLONG),
         }
     }
+}
+
+fn some_of_annex(wanted: usize, count: usize) -> Result<usize, Errno> {
+    if count == 0 && wanted > 0 { Err(Errno::FAULT) } else { Ok(count) }
 }
 
 fn some(wanted: usize, result: Result<(), CopyFault>) -> Result<usize, Errno> {

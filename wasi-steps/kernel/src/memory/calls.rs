@@ -58,13 +58,16 @@ pub(crate) struct MapRequest {
     pub(crate) offset: u64,
     /// The name that zeros get in `/proc/self/maps`.
     pub(crate) name: &'static str,
+    /// The lowest address that it may have.
+    pub(crate) lowest: u64,
 }
 
 impl MapRequest {
     /// Private zeros at a fixed place.
     pub(crate) fn zeros(address: u64, length: u64, rights: Rights, name: &'static str) -> Self {
         let flags = MapFlags::PRIVATE | MapFlags::ANONYMOUS | MapFlags::FIXED;
-        Self { address, length, rights, allowed: Rights::all(), flags, source: None, offset: 0, name }
+        let (allowed, lowest) = (Rights::all(), LOWEST_ADDRESS);
+        Self { address, length, rights, allowed, flags, source: None, offset: 0, name, lowest }
     }
 }
 
@@ -146,7 +149,7 @@ impl AddressSpace {
                 return Err(Errno::INVAL);
             }
             let end = start.checked_add(length).filter(|end| *end <= HIGHEST_ADDRESS).ok_or(Errno::NOMEM)?;
-            if start < LOWEST_ADDRESS {
+            if start < request.lowest {
                 return Err(Errno::PERM);
             }
             let keep = request.flags.contains(MapFlags::FIXED_NOREPLACE);
@@ -548,7 +551,17 @@ impl AddressSpace {
             _ => area.offset_at(area.start) + (from - area.start),
         };
         let (rights, allowed) = (area.rights, area.allowed);
-        Ok(MapRequest { address, length, rights, allowed, flags, source, offset, name })
+        Ok(MapRequest {
+            address,
+            length,
+            rights,
+            allowed,
+            flags,
+            source,
+            offset,
+            name,
+            lowest: LOWEST_ADDRESS,
+        })
     }
 
     fn move_area(

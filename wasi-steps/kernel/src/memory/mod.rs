@@ -10,6 +10,7 @@
 //! stops the threads that run in this memory.
 
 mod access;
+pub mod annex;
 pub(crate) mod area;
 mod calls;
 mod fork;
@@ -19,7 +20,7 @@ pub(crate) mod watch;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use cooper_vfs::{Errno, FileHandle, NodeRef, Position, WriteDenial};
 use cooper_x86::code::{CodeId, CodeMap, CodeRange, CodeSource};
@@ -181,6 +182,8 @@ pub struct AddressSpace {
     pub(crate) layout: Mutex<Layout>,
     /// Keeps the program's file from being written.
     executable: Mutex<Option<Arc<WriteDenial>>>,
+    /// What runs here instead of machine code.
+    wasm: OnceLock<annex::Wasm>,
 }
 
 impl AddressSpace {
@@ -197,6 +200,7 @@ impl AddressSpace {
             id: account.object_id(),
             layout: Mutex::default(),
             executable: Mutex::default(),
+            wasm: OnceLock::new(),
         })
     }
 

@@ -56,8 +56,7 @@ fn shmat(cx: &mut Cx<'_>, [id, address, flags, ..]: [u64; 6]) -> SysResult {
         allowed: if flags & READ_ONLY == 0 { Rights::all() } else { Rights::READ | Rights::EXECUTE },
         flags: MapFlags::SHARED | placement,
         source: Some(MapSource::Memory(segment.object)),
-        offset: 0,
-        name: "",
+        ..MapRequest::zeros(0, 0, rights, "")
     };
     cx.memory().map(request).map_err(|errno| if errno == Errno::EXIST { Errno::INVAL } else { errno }.into())
 }

@@ -112,7 +112,8 @@ fn mmap(cx: &mut Cx<'_>, [address, length, protection, flags, fd, offset]: [u64;
         (Some(source_of(&file)?), allowed)
     };
     let offset = if source.is_none() { 0 } else { offset };
-    let request = MapRequest { address, length, rights, allowed, flags, source, offset, name: "" };
+    let zeros = MapRequest::zeros(address, length, rights, "");
+    let request = MapRequest { allowed, flags, source, offset, ..zeros };
     Ok(cx.memory().map(request)?)
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::{Task, exit};
 use crate::cx::Cx;
 use crate::exec::LoadedProgram;
-use crate::signal::AlternateStack;
+use crate::signal::{AlternateStack, signal};
 use crate::syscalls::{SysError, SysResult, release_locks};
 use crate::wait::lock;
 
@@ -48,6 +48,11 @@ pub(crate) fn commit(cx: &mut Cx<'_>, program: LoadedProgram) -> SysResult {
     program.space.join(task);
     *cx.space = program.space;
     drop(old);
+    if let Some(node) = lock(&task.kernel().table).processes.get_mut(&process.pid()) {
+        // As Linux: whatever `clone` was told, a program's end is told by `SIGCHLD`, and a parent that
+        // goes on now can wait for it.
+        node.exit_signal = signal::CHLD;
+    }
     exit::release_vfork(task);
     let files = task.files();
     let files = if Arc::strong_count(&files) > 2 {

@@ -16,7 +16,7 @@ use crate::kernel::{Executor, Flow, HOST_STACK, Supervisor};
 use crate::memory::{AddressSpace, FaultCause};
 use crate::signal::deliver::{Interrupted, Next, attend};
 use crate::signal::pending::code;
-use crate::signal::{Detail, SignalInfo, send, signal};
+use crate::signal::{DefaultAction, Detail, SignalInfo, default_action, send, signal};
 use crate::stop::StopFlag;
 use crate::syscalls::{self, SysError};
 use crate::wait::lock;
@@ -97,6 +97,19 @@ impl Supervisor for Service {
             Next::Run => Flow::Run,
             Next::End => Flow::End,
         }
+    }
+
+    fn fail(&mut self, signal: u32) -> Flow {
+        let status = match default_action(signal) {
+            DefaultAction::Core => ExitStatus::Core(signal as u8),
+            _ => ExitStatus::Signal(signal as u8),
+        };
+        self.task.process().begin_exit(status);
+        Flow::End
+    }
+
+    fn hint(&self, hint: String) {
+        self.task.kernel().hint(hint);
     }
 }
 

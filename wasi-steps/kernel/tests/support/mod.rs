@@ -249,6 +249,7 @@ impl World {
             executors: Arc::new(Interpreters(SharedCode::new())),
             stdio,
             network: NetworkPolicy::None,
+            wasm: None,
         });
         kernel.mount_system().expect("proc and sys");
         kernel.mount_terminals().expect("there is a directory for terminals");

@@ -77,7 +77,7 @@ pub(crate) fn build(arguments: BuildArguments) -> Result<ExitCode, Failure> {
     if multiple && outputs.iter().any(|output| matches!(output.kind, Kind::Docker { .. })) {
         return Err(Failure::usage("type=docker holds one platform: use type=oci"));
     }
-    let runner = runner::runner(&store, arguments.ca_bundle.as_deref())?;
+    let runner = runner::runner(&store, arguments.ca_bundle.as_deref(), arguments.builtins)?;
     let platforms: Vec<&Platform> = prepared.requests.iter().map(|request| &request.platform).collect();
     let imported = caches::import(&store, &images, &cache_from, &platforms, verify, &*display);
     let builder = Builder {
