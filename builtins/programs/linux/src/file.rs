@@ -458,15 +458,23 @@ fn sized(ask: impl Fn(i64, i64) -> Result<i64>) -> Result<Vec<u8>> {
     Ok(value)
 }
 
-/// An open descriptor that is closed on drop.
+/// An open descriptor that is closed on drop, unless it is a standard one.
 #[derive(Debug)]
 pub struct Descriptor(i32);
+
+/// Numbers up to this one are the standard descriptors, which a drop leaves open.
+const STANDARD: i32 = 2;
 
 impl Descriptor {
     /// Takes a number that the program was given.
     #[must_use]
     pub fn from_raw(descriptor: i32) -> Self {
         Self(descriptor)
+    }
+    /// One of the standard descriptors, 0 to 2. Dropping these leaves them open.
+    #[must_use]
+    pub fn keep(standard: i32) -> Self {
+        Self(standard)
     }
     /// Its number.
     #[must_use]
@@ -496,7 +504,9 @@ impl Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        let _ = call(number::CLOSE, [self.0.into()]);
+        if self.0 > STANDARD {
+            let _ = call(number::CLOSE, [self.0.into()]);
+        }
     }
 }
 
