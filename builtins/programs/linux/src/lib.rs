@@ -14,11 +14,17 @@
 //! worlds. Signal handlers cannot run inside a module; a program blocks a signal and takes it from
 //! `rt_sigtimedwait` or a signalfd.
 //!
+//! On top of the two lie typed wrappers of what several programs need: [`file`] and [`process`].
+//!
 //! Built for Linux itself, both functions are the real thing, with the same numbers and layouts.
 
+pub mod errno;
+pub mod file;
 #[cfg_attr(target_family = "wasm", path = "wasm.rs")]
 #[cfg_attr(not(target_family = "wasm"), path = "native.rs")]
 mod host;
+pub mod number;
+pub mod process;
 
 /// A system call that a child makes between its birth and its `execve`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +39,17 @@ pub struct Action {
 /// An errno of Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Errno(pub i32);
+
+impl core::fmt::Display for Errno {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match errno::message(*self) {
+            Some(message) => formatter.write_str(message),
+            None => write!(formatter, "Unknown error {}", self.0),
+        }
+    }
+}
+
+impl core::error::Error for Errno {}
 
 /// Result of a raw call: what it returned, or its errno.
 pub type Result<T> = core::result::Result<T, Errno>;
@@ -50,6 +67,17 @@ fn answer(raw: i64) -> Result<i64> {
 pub unsafe fn syscall(number: i64, arguments: [i64; 6]) -> Result<i64> {
     // SAFETY: passed on to the caller.
     answer(unsafe { host::syscall(number, arguments) })
+}
+
+/// A call whose pointers this crate vouches for; the rest of the arguments is 0.
+fn call<const N: usize>(number: i64, first: [i64; N]) -> Result<i64> {
+    let mut arguments = [0; 6];
+    arguments[..N].copy_from_slice(&first);
+    #[allow(unsafe_code, reason = "each typed function passes pointers to its own live values")]
+    // SAFETY: the typed functions of this crate pass the shapes that their call expects.
+    unsafe {
+        syscall(number, arguments)
+    }
 }
 
 /// Starts `path` as a child process; the answer is its pid.

@@ -1,0 +1,5 @@
+//! Dates.
+
+toolbox_coreutils::tools! {
+    "date" => uu_date,
+}

@@ -1,0 +1,6 @@
+//! Sorting and shuffling.
+
+toolbox_coreutils::tools! {
+    "sort" => uu_sort,
+    "shuf" => uu_shuf,
+}
