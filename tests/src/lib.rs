@@ -15,6 +15,7 @@
 //! - [`oci`]: layouts, read and written without anybody's help; [`listing`]: file systems compared entry by entry;
 //! - [`runtime`]: images unpacked and started by other programs;
 //! - [`conformance`]: one-point Dockerfiles with the results that BuildKit recorded; [`peers`]: BuildKit and buildah;
+//! - [`git`]: repositories behind a server on loopback;
 //! - [`guests`]: the C programs in `tests/guests`, compiled in their variants;
 //! - [`transcript`]: commands with the answers they have to give;
 //! - [`real`]: the Dockerfiles of `tests/real`, built and compared with what buildah makes;
@@ -28,6 +29,7 @@ pub mod bench;
 pub mod conformance;
 pub mod cooper;
 pub mod fuzz;
+pub mod git;
 pub mod guests;
 pub mod listing;
 pub mod machine;

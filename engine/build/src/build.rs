@@ -165,6 +165,7 @@ impl<'a> Builder<'a> {
             extra_hosts: &request.extra_hosts,
             network_allow: &request.network_allow,
             limits: &request.limits,
+            agents: &request.agents,
             shared_memory_bytes: request.shared_memory_bytes,
             jobs: NonZeroUsize::new(request.jobs).unwrap_or(NonZeroUsize::MIN),
             caches: self.caches,

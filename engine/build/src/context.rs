@@ -151,6 +151,7 @@ pub fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
 pub fn load(store: &Store, query: &ContextQuery, now: Timestamp, cancel: &CancelToken) -> Result<Tree> {
     match &query.source {
         ContextSource::Empty => Tree::empty(store).map_err(crate::copy::store_failed),
+        ContextSource::Tree { tree, .. } => Ok(tree.clone()),
         ContextSource::TarFile(path) => load_archive(store, path),
         ContextSource::Directory(path) => load_directory(store, path, query, now, cancel),
     }

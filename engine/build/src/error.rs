@@ -167,6 +167,15 @@ impl Error {
         self
     }
 
+    /// The same failure as part of something larger: the cause of a new error, which keeps its next action.
+    #[must_use]
+    pub fn within(mut self, fault: Fault, message: impl Into<String>) -> Self {
+        let hint = self.0.hint.take();
+        let mut outer = Self::new(fault, message).caused_by(self);
+        outer.0.hint = hint;
+        outer
+    }
+
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         self.0.fault

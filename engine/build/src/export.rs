@@ -21,6 +21,7 @@ use cap_std::fs::Dir;
 use cooper_image::compression::Compression;
 use cooper_image::layer::{self, LayerOptions};
 use cooper_image::store::Store;
+use cooper_vfs::Timestamp;
 use cooper_vfs::content::ContentStore;
 use cooper_vfs::tree::{NodeKind, Tree};
 
@@ -80,7 +81,7 @@ pub fn write_tar(store: &Store, tree: &Tree, clamp: Option<i64>, out: &mut dyn W
 /// Writes a file system into a host directory, which is made when it is missing; what is there and not in the file
 /// system stays.
 ///
-/// Owners are the user's and modes the file system's, as in BuildKit. Devices, fifos and sockets are refused:
+/// Owners are the user's, modes and times the file system's, as in BuildKit. Devices, fifos and sockets are refused:
 /// making them needs privilege, and leaving them out would be silent.
 pub fn write_directory(
     store: &Store,
@@ -107,7 +108,7 @@ fn fill_directory(
     };
     std::fs::create_dir_all(destination).map_err(|error| failed(b"", error))?;
     let root = Dir::open_ambient_dir(destination, ambient_authority()).map_err(|error| failed(b"", error))?;
-    let mut modes = Vec::new();
+    let (mut modes, mut times) = (Vec::new(), Vec::new());
     for (count, item) in tree.walk(store).enumerate() {
         if cancel.is_cancelled() {
             return Err(Error::cancelled());
@@ -115,6 +116,9 @@ fn fill_directory(
         let item = item.map_err(store_failed)?;
         let name = PathBuf::from(OsString::from_vec(item.path.clone()));
         let mode = u32::from(item.entry.metadata.mode);
+        if item.link_to.is_none() {
+            times.push((name.clone(), item.entry.metadata.mtime));
+        }
         let done = match (&item.entry.kind, &item.link_to) {
             (NodeKind::Directory { .. }, _) => {
                 modes.push((name.clone(), mode));
@@ -157,6 +161,10 @@ fn fill_directory(
             });
         }
     }
+    // Backwards: what is made in a directory changes its time.
+    for (name, time) in times.into_iter().rev() {
+        set_time(&root, &name, time).map_err(|error| failed(name.as_os_str().as_bytes(), error))?;
+    }
     // Deepest first: a directory without write permission takes nothing any more.
     for (name, mode) in modes.into_iter().rev() {
         let permissions = cap_std::fs::Permissions::from_std(std::fs::Permissions::from_mode(mode));
@@ -174,6 +182,18 @@ fn make_directory(root: &Dir, name: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     root.create_dir(name)
+}
+
+/// Sets the time of a name, not of what a link leads to.
+fn set_time(root: &Dir, name: &Path, time: Timestamp) -> io::Result<()> {
+    let Some(file_name) = name.file_name() else { return Ok(()) };
+    let time = rustix::fs::Timespec { tv_sec: time.seconds, tv_nsec: 0 };
+    let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    match name.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => Ok(rustix::fs::utimensat(root.open_dir(parent)?, file_name, &times, flags)?),
+        None => Ok(rustix::fs::utimensat(root, file_name, &times, flags)?),
+    }
 }
 
 /// Makes something under a name of its own and renames it to its place.

@@ -10,6 +10,7 @@ use cooper_dockerfile::Span;
 
 use crate::context::ContextQuery;
 use crate::copy::CopyOperation;
+use crate::git::GitSource;
 use crate::remote::RemoteFile;
 use crate::run::RunOperation;
 use crate::source::ImageSource;
@@ -53,6 +54,8 @@ pub enum Operation {
     Context(Arc<ContextQuery>),
     /// A file fetched from the web.
     Remote(Arc<RemoteFile>),
+    /// A commit of a git repository.
+    Git(Arc<GitSource>),
     /// `COPY` and `ADD`.
     Copy(CopyOperation),
     /// The second input over the first: `COPY --link`.

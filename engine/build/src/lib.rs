@@ -20,6 +20,7 @@ pub mod context;
 pub mod copy;
 pub mod error;
 pub mod export;
+pub mod git;
 pub mod graph;
 pub mod history;
 pub mod image;

@@ -18,6 +18,7 @@ use cooper_vfs::tree::{Entry, Metadata, NodeKind, Tree, TreeBuilder};
 
 use crate::copy::store_failed;
 use crate::error::{Error, Fault, Result};
+use crate::git;
 use crate::key::KeyBuilder;
 use crate::source::ImageProvider;
 use crate::step::{CancelToken, Secret};
@@ -40,17 +41,21 @@ pub enum SourceKind {
     Git,
 }
 
-/// Tells what a text names, by BuildKit's rules: a web address whose path ends in `.git` is a repository.
+/// Tells what a text names, by BuildKit's rules.
 pub fn source_kind(text: &str) -> SourceKind {
-    let starts = |schemes: &[&str]| schemes.iter().any(|scheme| text.starts_with(scheme));
-    if starts(&["git://", "ssh://", "git@", "github.com/"]) {
+    if git::is_repository(text) {
         return SourceKind::Git;
     }
-    if !starts(&["http://", "https://"]) {
-        return SourceKind::Local;
+    if text.starts_with("http://") || text.starts_with("https://") {
+        SourceKind::Http
+    } else {
+        SourceKind::Local
     }
-    let path = text.split(['#', '?']).next().unwrap_or(text);
-    if path.trim_end_matches('/').ends_with(".git") { SourceKind::Git } else { SourceKind::Http }
+}
+
+/// The same for a context, where a repository on GitHub has a short form.
+pub fn context_kind(text: &str) -> SourceKind {
+    if git::is_short_context(text) { SourceKind::Git } else { source_kind(text) }
 }
 
 /// `--checksum`: the digest that the file must have.
@@ -96,7 +101,7 @@ fn file_name(url: &str) -> String {
     }
 }
 
-fn percent_decoded(text: &str) -> String {
+pub(crate) fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

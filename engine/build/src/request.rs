@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cooper_image::platform::Platform;
+use cooper_vfs::tree::Tree;
 
 use crate::step::{Secret, StepLimits};
 
@@ -38,6 +39,8 @@ pub struct BuildRequest {
     pub build_platform: Platform,
     /// `--secret`, by id.
     pub secrets: BTreeMap<String, Secret>,
+    /// `--ssh`: agents by name, their sockets on the host.
+    pub agents: BTreeMap<String, PathBuf>,
     /// `--network`
     pub network: Network,
     /// `--allow network.host`: steps may ask for this machine's own network.
@@ -85,6 +88,13 @@ pub enum ContextSource {
     Directory(PathBuf),
     /// A host file with a tar archive, plain or compressed.
     TarFile(PathBuf),
+    /// Files that were fetched into the store, by the name to call them.
+    Tree {
+        /// For messages.
+        name: String,
+        /// The files.
+        tree: Tree,
+    },
     /// No files.
     Empty,
 }

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use cooper_dockerfile::Sharing;
 use cooper_vfs::content::ContentStore;
@@ -99,6 +101,15 @@ pub enum RunMountKind {
         /// Mode, user and group of the file.
         ownership: (u16, u32, u32),
     },
+    /// An SSH agent of the request.
+    Ssh {
+        /// Its name.
+        id: String,
+        /// Fails without it.
+        required: bool,
+        /// Mode, user and group of the socket.
+        ownership: (u16, u32, u32),
+    },
 }
 
 /// What of a request all its steps share.
@@ -106,6 +117,8 @@ pub enum RunMountKind {
 pub struct StepContext<'a> {
     /// Runs steps.
     pub runner: &'a dyn StepRunner,
+    /// SSH agents by name: their sockets on the host.
+    pub agents: &'a BTreeMap<String, PathBuf>,
     /// Where trees are.
     pub store: &'a dyn ContentStore,
     /// Secrets by id.
@@ -204,6 +217,9 @@ impl RunOperation {
                 }
             }
             mounts.extend(mount.resolve(context, inputs, caches)?);
+        }
+        if let Some(mount) = self.mounts.iter().find(|mount| matches!(mount.kind, RunMountKind::Ssh { .. })) {
+            set("SSH_AUTH_SOCK", mount.target.as_bytes(), false);
         }
         set("PATH", DEFAULT_PATH.as_bytes(), false);
         set("HOME", &account.home, false);
@@ -352,6 +368,12 @@ impl RunMountKind {
             Self::Tmpfs { size, read_only } => {
                 key.bytes("mount", b"tmpfs").number("size", *size).number("read only", u64::from(*read_only));
             }
+            // Which keys an agent holds is no more part of the result than what a secret says.
+            Self::Ssh { id, required, ownership } => {
+                key.bytes("mount", b"ssh").bytes("id", id.as_bytes());
+                key.number("required", u64::from(*required));
+                add_ownership(key, *ownership);
+            }
             Self::Secret { id, required, variable, ownership } => {
                 key.bytes("mount", b"secret").bytes("id", id.as_bytes());
                 key.number("required", u64::from(*required));
@@ -391,6 +413,17 @@ impl RunMount {
                 let size = (*size > 0).then_some(*size);
                 (StepMountSource::Tmpfs { size, mode: 0o1777 }, *read_only)
             }
+            RunMountKind::Ssh { id, required, ownership: (mode, uid, gid) } => match context.agents.get(id) {
+                Some(socket) => {
+                    let host = Bytes::from(socket.as_os_str().as_bytes());
+                    (StepMountSource::Socket { host, mode: *mode, uid: *uid, gid: *gid }, false)
+                }
+                None if *required => {
+                    return Err(Error::build(format!("the step requires the SSH agent `{id}`"))
+                        .hint(format!("pass it with `--ssh {id}`, where SSH_AUTH_SOCK names its socket")));
+                }
+                None => return Ok(None),
+            },
             RunMountKind::Secret { id, required, ownership: (mode, uid, gid), .. } => {
                 if self.target.is_empty() {
                     return Ok(None);

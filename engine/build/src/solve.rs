@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use cooper_dockerfile::Span;
@@ -27,6 +28,7 @@ use crate::cache_mounts::TakenCaches;
 use crate::context;
 use crate::copy::{self, accounts, store_failed};
 use crate::error::{Error, Fault, Result, SourceFile};
+use crate::git::{self, GitContext};
 use crate::graph::{Graph, MakeDirectory, Operation, Vertex, VertexId};
 use crate::key::{Key, KeyBuilder};
 use crate::miss::{self, Miss, Missed};
@@ -66,6 +68,8 @@ pub struct Solver<'a> {
     pub network_allow: &'a [IpAddr],
     /// Bounds of each step.
     pub limits: &'a StepLimits,
+    /// SSH agents of the request.
+    pub agents: &'a BTreeMap<String, PathBuf>,
     /// Size of the steps' `/dev/shm`, in bytes.
     pub shared_memory_bytes: Option<u64>,
     /// Vertices at once.
@@ -351,6 +355,14 @@ impl Solver<'_> {
                 let tree = remote::load(self.store, self.images, file, secret.as_ref(), &progress, stop)?;
                 Ok((Output::ready(tree, Timestamp::default()), Finish::Done))
             }
+            Operation::Git(source) => {
+                let progress = |what: &str, current: u64, total: Option<u64>| {
+                    self.reporter.event(Event::Progress { vertex: id, what, current, total });
+                };
+                let (store, provider, secrets) = (self.store, self.images, self.secrets);
+                let context = GitContext { store, provider, secrets, progress: &progress, cancel: stop };
+                Ok((Output::ready(git::load(source, context)?, Timestamp::default()), Finish::Done))
+            }
             operation => {
                 let work = Work { solver: self, id, inputs, stop };
                 let definition = work.definition_key(operation)?;
@@ -450,9 +462,11 @@ impl Work<'_> {
             Operation::Merge => "merge",
             Operation::MakeDirectory(_) => "directory",
             Operation::Run(_) => "run",
-            Operation::Scratch | Operation::Image(_) | Operation::Context(_) | Operation::Remote(_) => {
-                "source"
-            }
+            Operation::Scratch
+            | Operation::Image(_)
+            | Operation::Context(_)
+            | Operation::Remote(_)
+            | Operation::Git(_) => "source",
         };
         let mut key = KeyBuilder::remembering(what);
         key.bytes("platform", self.solver.platform.to_string().as_bytes());
@@ -474,7 +488,11 @@ impl Work<'_> {
                 };
                 run.add_to_key(&mut key, self.solver.extra_hosts, &mounted)?;
             }
-            Operation::Scratch | Operation::Image(_) | Operation::Context(_) | Operation::Remote(_) => {}
+            Operation::Scratch
+            | Operation::Image(_)
+            | Operation::Context(_)
+            | Operation::Remote(_)
+            | Operation::Git(_) => {}
         }
         Ok(key)
     }
@@ -545,9 +563,11 @@ impl Work<'_> {
                 Ok(Output::ready(copy::make_directory(store, &tree, path, owner, time)?, time))
             }
             Operation::Run(run) => self.run_step(run, base),
-            Operation::Scratch | Operation::Image(_) | Operation::Context(_) | Operation::Remote(_) => {
-                Err(Error::new(Fault::Bug, "a source was executed as an operation"))
-            }
+            Operation::Scratch
+            | Operation::Image(_)
+            | Operation::Context(_)
+            | Operation::Remote(_)
+            | Operation::Git(_) => Err(Error::new(Fault::Bug, "a source was executed as an operation")),
         }
     }
 
@@ -555,6 +575,7 @@ impl Work<'_> {
         let solver = self.solver;
         let context = StepContext {
             runner: solver.runner,
+            agents: solver.agents,
             store: solver.store,
             secrets: solver.secrets,
             extra_hosts: solver.extra_hosts,

@@ -17,7 +17,7 @@ use cooper_image::manifest::Descriptor;
 use cooper_image::platform::Platform;
 use cooper_image::progress::{self, Transfer};
 use cooper_image::reference::Reference;
-use cooper_image::registry::{Client, ClientOptions, Remote};
+use cooper_image::registry::{Client, ClientOptions, Remote, WebAnswer, WebRequest};
 use cooper_image::store::{Batch, Store};
 use cooper_vfs::tree::Tree;
 
@@ -40,6 +40,37 @@ pub fn identity(image: &ImageRecord) -> Key {
     key.finish()
 }
 
+/// What is asked of a server of the web.
+#[derive(Debug)]
+pub struct HttpRequest<'a> {
+    /// Where.
+    pub url: &'a str,
+    /// Value of `Authorization`, for the URL's host only.
+    pub authorization: Option<&'a Secret>,
+    /// Names and values of further headers.
+    pub headers: &'a [(String, String)],
+    /// What is posted; without it the request is a GET.
+    pub body: Option<Vec<u8>>,
+}
+
+/// What it answers.
+pub struct HttpAnswer {
+    /// Where the answer came from in the end.
+    pub url: String,
+    /// The status.
+    pub status: u16,
+    /// `Content-Type`, empty without one.
+    pub content_type: String,
+    /// The body.
+    pub body: Box<dyn std::io::Read + Send>,
+}
+
+impl fmt::Debug for HttpAnswer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("HttpAnswer").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
 /// Where images and files of the web come from: the local store, registries, servers; in tests, a table.
 pub trait ImageProvider: Send + Sync + fmt::Debug {
     /// Finds an image's manifest and config. With `pull` the registry is asked even where there is a local tag.
@@ -53,6 +84,9 @@ pub trait ImageProvider: Send + Sync + fmt::Debug {
 
     /// Asks a server for a file.
     fn download(&self, request: &DownloadRequest<'_>, cancel: &CancelToken) -> Result<Download>;
+
+    /// Sends a request by HTTP and follows its redirects; a status that says no is an answer.
+    fn exchange(&self, request: HttpRequest<'_>, cancel: &CancelToken) -> Result<HttpAnswer>;
 
     /// The image's file system; its layers are fetched and ingested when they are not here.
     fn tree(
@@ -267,11 +301,7 @@ impl ImageProvider for StoreImages<'_> {
     }
 
     fn download(&self, request: &DownloadRequest<'_>, _cancel: &CancelToken) -> Result<Download> {
-        let header = |secret: &Secret| String::from_utf8(secret.expose().to_vec());
-        let authorization =
-            request.authorization.map(header).transpose().map_err(|_| {
-                Error::new(Fault::Usage, "the secret for the server's authorization is not text")
-            })?;
+        let authorization = header(request.authorization)?;
         let known = request.known.map(|known| (known.etag.as_str(), known.last_modified.as_str()));
         let answer = self.client()?.download(request.url, authorization.as_deref(), known)?;
         Ok(match answer {
@@ -281,6 +311,18 @@ impl ImageProvider for StoreImages<'_> {
                 reader: Box::new(file),
             },
         })
+    }
+
+    fn exchange(&self, request: HttpRequest<'_>, _cancel: &CancelToken) -> Result<HttpAnswer> {
+        let authorization = header(request.authorization)?;
+        let answer = self.client()?.exchange(WebRequest {
+            url: request.url,
+            authorization: authorization.as_deref(),
+            headers: request.headers,
+            body: request.body,
+        })?;
+        let WebAnswer { url, status, content_type, body } = answer;
+        Ok(HttpAnswer { url, status, content_type, body: Box::new(body) })
     }
 
     fn tree(
@@ -310,6 +352,12 @@ impl ImageProvider for StoreImages<'_> {
         }
         apply_layer(self.store, lower, layer)
     }
+}
+
+fn header(secret: Option<&Secret>) -> Result<Option<String>> {
+    let text = secret.map(|secret| String::from_utf8(secret.expose().to_vec()));
+    let wrong = |_| Error::new(Fault::Usage, "the secret for the server's authorization is not text");
+    text.transpose().map_err(wrong)
 }
 
 /// Reads a layer of the store and applies it.

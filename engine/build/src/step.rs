@@ -160,6 +160,18 @@ pub enum StepMountSource {
         /// Group.
         gid: u32,
     },
+    /// A socket of which every connection is one to a local socket of the host: an SSH agent. The one host path that a
+    /// runner is told; it opens connections to it, and nothing else.
+    Socket {
+        /// The socket's path on the host.
+        host: Bytes,
+        /// Permission bits.
+        mode: u16,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
 }
 
 /// What of the network a step may reach.

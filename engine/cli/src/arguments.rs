@@ -224,7 +224,7 @@ pub(crate) struct BuildArguments {
     /// Platform of the image; several make an index (repeat, or commas)
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',')]
     pub(crate) platform: Vec<String>,
-    /// Another context: a directory, tar file, docker-image://, oci-layout://, http(s):// or target:STAGE (repeat)
+    /// Another context: a directory, tar file, git repository, docker-image://, oci-layout://, http(s):// or target:STAGE (repeat)
     #[arg(long, value_name = "NAME=SOURCE")]
     pub(crate) build_context: Vec<String>,
     /// Secret for RUN --mount=type=secret (repeat)
@@ -272,7 +272,7 @@ pub(crate) struct BuildArguments {
     /// Keep the image in the store, as without --output
     #[arg(long)]
     pub(crate) load: bool,
-    /// Not supported yet
+    /// SSH agent for RUN --mount=type=ssh, as `default`, and its socket if not that of SSH_AUTH_SOCK (repeat)
     #[arg(long, value_name = "ID[=SOCKET]")]
     pub(crate) ssh: Vec<String>,
     /// Memory of a step: a number with b, k, m or g
@@ -281,7 +281,7 @@ pub(crate) struct BuildArguments {
     /// Size of the steps' /dev/shm: a number with b, k, m or g
     #[arg(long, value_name = "BYTES")]
     pub(crate) shm_size: Option<String>,
-    /// Resource limit of steps: nofile, nproc or core=0 (repeat)
+    /// Resource limit of steps: cpu, data, fsize, memlock, nofile, nproc, stack and others (repeat)
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimit: Vec<String>,
     /// Time that a step may take, as 90s, 10m, 1h

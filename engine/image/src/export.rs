@@ -4,7 +4,7 @@
 //! to a [`Files`] in a fixed order: blobs, then `index.json`, then `oci-layout`, so that a layout directory that was
 //! half written has no index that speaks of missing blobs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use crate::digest::Digest;
@@ -36,12 +36,14 @@ pub struct Export {
 impl Export {
     /// The entries for `index.json`: one per name.
     pub(crate) fn entries(&self) -> Vec<Descriptor> {
-        let plain = Descriptor { annotations: None, ..self.descriptor.clone() };
+        let own = self.descriptor.annotations.clone().filter(|own| !own.is_empty());
+        let plain = Descriptor { annotations: own, ..self.descriptor.clone() };
         if self.names.is_empty() {
             return vec![plain];
         }
         let named = |name: &Reference| {
-            let mut annotations = BTreeMap::from([(FULL_NAME.to_owned(), name.to_string())]);
+            let mut annotations = plain.annotations.clone().unwrap_or_default();
+            annotations.insert(FULL_NAME.to_owned(), name.to_string());
             if let Some(tag) = name.tag() {
                 annotations.insert(REF_NAME.to_owned(), tag.to_owned());
             }

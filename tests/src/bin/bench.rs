@@ -27,13 +27,14 @@ type Set = fn() -> Result<()>;
 
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let sets: [(&str, Set); 7] = [
+    let sets: [(&str, Set); 8] = [
         ("start", start),
         ("interpreter", interpreter),
         ("tiers", tiers),
         ("base", large_base),
         ("file", large_file),
         ("tree", tree),
+        ("language", language),
         ("registry", cooper_tests::bench::registry::print),
     ];
     println!("{:<52} {:>12} {:>12} {:>9}  mark", "", "cooper", "other", "ratio");
@@ -63,6 +64,11 @@ fn ratio(what: &str, ours: Duration, theirs: Duration, mark: f64) {
         format!("{:.3} s", ours.as_secs_f64()),
         format!("{:.3} s", theirs.as_secs_f64())
     );
+}
+
+/// Reading Dockerfiles and contexts.
+fn language() -> Result<()> {
+    cooper_tests::bench::language::print(&|what, value, mark| figure(what, value, "ms", mark))
 }
 
 fn megabytes(bytes: u64) -> f64 {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cooper_vfs::{Caller, Errno, Follow, RootFs, Walk};
+use cooper_vfs::{Caller, Errno, Follow, MountOptions, MountSource, RootFs, Walk};
 use cooper_x86::interpreter::Exit;
 use cooper_x86::state::CpuState;
 
@@ -80,6 +80,9 @@ pub trait ExecutorFactory: Send + Sync {
     fn executor(&self) -> Box<dyn Executor>;
 }
 
+/// Where sockets of the host have their nodes; each is mounted where the step wants it, too.
+const HOST_SOCKETS: &[u8] = b"/run/cooper/sockets";
+
 /// What a step may use.
 #[derive(Clone, Debug)]
 pub struct KernelLimits {
@@ -91,6 +94,8 @@ pub struct KernelLimits {
     pub open_files: u64,
     /// Bytes on standard output and error together.
     pub output_bytes: u64,
+    /// Other limits (`RLIMIT_*`) by their `ulimit` names: soft and hard.
+    pub resources: Vec<(String, u64, u64)>,
 }
 
 /// What the machine says it is.
@@ -217,6 +222,30 @@ impl Kernel {
         })
     }
 
+    /// Makes a socket at `target` of which every connection is one to a socket of the host.
+    pub fn mount_host_socket(
+        &self,
+        target: &[u8],
+        host: &std::path::Path,
+        (mode, uid, gid): (u16, u32, u32),
+    ) -> Result<(), Errno> {
+        const SOCKET: u32 = 0o140_000;
+        let root = self.root_fs.root();
+        let credentials = cooper_vfs::Credentials::root();
+        let caller = Caller { process: 0, thread: 0 };
+        let walk = Walk { root: &root, credentials: &credentials, caller };
+        // The node needs a file system of its own, of which only the node is seen.
+        let place = MountSource::Tmpfs { size: None, mode: 0o700, uid: 0, gid: 0 };
+        self.root_fs.mount(HOST_SOCKETS, place, MountOptions::WRITABLE)?;
+        let base = self.root_fs.resolve(&walk, &root, HOST_SOCKETS, Follow::Yes)?;
+        let node = self.root_fs.make_node(&walk, &base, b"socket", SOCKET | u32::from(mode), 0)?;
+        node.set_owner(&walk, Some(uid), Some(gid))?;
+        self.root_fs.mount(target, MountSource::Bind(node.clone()), MountOptions::WRITABLE)?;
+        let poller = Arc::clone(&self.registry.inet.poller);
+        self.registry.unix.lead_outward(node.node(), target.to_vec(), host.to_owned(), poller);
+        Ok(())
+    }
+
     /// Starts the step's command as process 1.
     ///
     /// Fails with the errno that `execve` would give: `ENOENT`, `EACCES`, `ENOEXEC` and so on.
@@ -331,7 +360,8 @@ fn start_init(kernel: &Arc<Kernel>, command: InitCommand) -> Result<(), Errno> {
     let cwd = kernel.root_fs.resolve(&walk, &root, &command.working_directory, Follow::Yes)?;
     let position = kernel.root_fs.resolve(&walk, &cwd, &command.path, Follow::Yes)?;
     exec::check_executable(&walk, &position)?;
-    let limits = Limits::new(kernel.limits.tasks as u64, kernel.limits.open_files);
+    let limits =
+        Limits::new(kernel.limits.tasks as u64, kernel.limits.open_files).with(&kernel.limits.resources)?;
     let program = exec::load(
         kernel,
         exec::ExecRequest {

@@ -1,6 +1,7 @@
 //! A step's world, made from its request: the root file system with its mounts, the kernel, and the command.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use cooper_build::step::{Bytes, NetworkPolicy, StepMount, StepMountSource, StepRequest, TreeRecord};
@@ -42,6 +43,7 @@ pub(crate) fn kernel_limits(request: &StepRequest) -> KernelLimits {
         tasks: limits.processes.unwrap_or(ORDINARY_TASKS) as usize,
         open_files: limits.open_files.unwrap_or(ORDINARY_OPEN_FILES),
         output_bytes: limits.output_bytes.unwrap_or(ORDINARY_OUTPUT),
+        resources: limits.ulimits.iter().map(|(name, (soft, hard))| (name.clone(), *soft, *hard)).collect(),
     }
 }
 
@@ -108,10 +110,16 @@ pub(crate) fn mount(request: &StepRequest, kernel: &Arc<Kernel>, root_fs: &RootF
     }
     let mut caches = Vec::new();
     for mount in &request.mounts {
+        let target = mount.target.as_slice();
+        if let StepMountSource::Socket { host, mode, uid, gid } = &mount.source {
+            let host = std::path::Path::new(std::ffi::OsStr::from_bytes(host.as_slice()));
+            kernel
+                .mount_host_socket(target, host, (*mode, *uid, *gid))
+                .map_err(|errno| failed(target, errno))?;
+            continue;
+        }
         let options = if mount.read_only { MountOptions::READ_ONLY } else { MountOptions::WRITABLE };
-        let id = root_fs
-            .mount(mount.target.as_slice(), source(mount)?, options)
-            .map_err(|errno| failed(mount.target.as_slice(), errno))?;
+        let id = root_fs.mount(target, source(mount)?, options).map_err(|errno| failed(target, errno))?;
         if let StepMountSource::Cache { id: name, .. } = &mount.source {
             caches.push((name.clone(), id));
         }
@@ -131,6 +139,9 @@ fn source(mount: &StepMount) -> Result<MountSource, Failure> {
         }
         StepMountSource::File { contents, mode, uid, gid } => {
             MountSource::File { contents: contents.expose().to_vec(), mode: *mode, uid: *uid, gid: *gid }
+        }
+        StepMountSource::Socket { .. } => {
+            return Err(Failure::Died("a socket is not mounted as a file system".to_owned()));
         }
     })
 }

@@ -10,6 +10,7 @@ use super::{HistoryPlan, LayerPlan, Lowering, Origin, StageState, absolute};
 use crate::context::Wanted;
 use crate::copy::{CopyOperation, Source};
 use crate::error::{Error, Result};
+use crate::git::{GitAddress, GitSource};
 use crate::graph::{Operation, Vertex, VertexId};
 use crate::history;
 use crate::mode::ModeChange;
@@ -32,6 +33,7 @@ pub(super) struct CopyParts {
 enum Part {
     Path { path: String, unpack: bool },
     Remote { file: RemoteFile, unpack: bool, span: Span },
+    Git { source: GitSource, text: String, span: Span },
     Inline { name: String, contents: Vec<u8> },
 }
 
@@ -44,6 +46,7 @@ impl CopyParts {
             words.push(match source {
                 Part::Path { path, .. } => path.clone(),
                 Part::Remote { file, .. } => file.url.clone(),
+                Part::Git { text, .. } => text.clone(),
                 Part::Inline { name, .. } => format!("<<{name}"),
             });
         }
@@ -86,7 +89,10 @@ impl Lowering<'_> {
     }
 
     pub(super) fn add_parts(&mut self, state: &StageState, add: &Add) -> Result<CopyParts> {
-        let checksum = self.checksum(state, add)?;
+        let checksum = match &add.checksum {
+            Some(word) => Some((self.expand(&state.variables, word)?, word.span)),
+            None => None,
+        };
         let mut sources = Vec::new();
         for source in &add.sources {
             let word = match source {
@@ -100,22 +106,21 @@ impl Lowering<'_> {
             sources.push(match remote::source_kind(&text) {
                 SourceKind::Local => Part::Path { path: text, unpack: add.unpack.unwrap_or(true) },
                 SourceKind::Http => {
+                    let checksum =
+                        checksum.as_ref().map(|(text, span)| self.checksum(text, *span)).transpose()?;
                     let file = RemoteFile::new(&text, checksum);
                     Part::Remote { file, unpack: add.unpack.unwrap_or(false), span: word.span }
                 }
                 SourceKind::Git => {
-                    return Err(Error::unsupported(format!("ADD of the git repository `{text}`"))
-                        .hint("clone it before the build, and pass it with --build-context")
-                        .at(self.file, word.span));
+                    let source = self.git_source(&text, word.span, checksum.as_ref(), add)?;
+                    Part::Git { source, text, span: word.span }
                 }
             });
         }
-        if let (Some(_), Some(word)) = (&checksum, &add.checksum)
-            && !matches!(sources.as_slice(), [Part::Remote { .. }])
+        if let Some((_, span)) = checksum
+            && !matches!(sources.as_slice(), [Part::Remote { .. } | Part::Git { .. }])
         {
-            return Err(
-                Error::build("`--checksum` is for exactly one source with a URL").at(self.file, word.span)
-            );
+            return Err(Error::build("`--checksum` is for exactly one source with a URL").at(self.file, span));
         }
         Ok(CopyParts {
             instruction: "ADD",
@@ -130,16 +135,53 @@ impl Lowering<'_> {
         })
     }
 
-    fn checksum(&self, state: &StageState, add: &Add) -> Result<Option<Checksum>> {
-        let Some(word) = &add.checksum else { return Ok(None) };
-        let text = self.expand(&state.variables, word)?;
+    fn checksum(&self, text: &str, span: Span) -> Result<Checksum> {
         let parsed = text.parse().map_err(|error: cooper_image::Error| {
             Error::build(format!("invalid checksum: `{text}`"))
                 .caused_by(error)
                 .hint("a checksum is `sha256:` and 64 hexadecimal digits")
-                .at(self.file, word.span)
+                .at(self.file, span)
         });
-        parsed.map(|digest| Some(Checksum(digest)))
+        parsed.map(Checksum)
+    }
+
+    /// A repository: its address, the commit that is insisted on, and whether its `.git` is wanted.
+    fn git_source(
+        &self,
+        text: &str,
+        span: Span,
+        checksum: Option<&(String, Span)>,
+        add: &Add,
+    ) -> Result<GitSource> {
+        let wrong = |reason: String, span: Span| {
+            let message = format!("invalid address of a repository: {reason}");
+            Error::build(message).at(self.file, span)
+        };
+        let mut address = GitAddress::parse(text).map_err(|reason| wrong(reason, span))?;
+        if let Some((wanted, place)) = checksum {
+            if wanted.len() < 7 || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return Err(Error::build(format!("invalid checksum: `{wanted}`"))
+                    .hint("the checksum of a repository is the id of its commit, or 7 digits of it at least")
+                    .at(self.file, *place));
+            }
+            match &address.checksum {
+                Some(known) if known != wanted => {
+                    return Err(wrong(format!("two commits: `{known}` and `{wanted}`"), *place));
+                }
+                _ => address.checksum = Some(wanted.clone()),
+            }
+            address.reference.get_or_insert_with(|| wanted.clone());
+        }
+        let keep_git_dir = match (add.keep_git_dir, address.keep_git_dir) {
+            (Some(flag), Some(query)) if flag != query => {
+                return Err(wrong(
+                    "`keep-git-dir` says something else than `--keep-git-dir`".to_owned(),
+                    span,
+                ));
+            }
+            (flag, query) => flag.or(query).unwrap_or(false),
+        };
+        Ok(GitSource { address, keep_git_dir })
     }
 
     fn chmod(&self, state: &StageState, word: Option<&Word>) -> Result<Option<(String, Span)>> {
@@ -262,6 +304,13 @@ impl Lowering<'_> {
                     let operation = Operation::Remote(std::sync::Arc::new(file));
                     inputs.push(self.source_vertex(name, operation, Some(span))?);
                     Source::Remote { input: inputs.len() - 1, unpack }
+                }
+                Part::Git { source, span, .. } => {
+                    let name = format!("fetch {}", source.address);
+                    let operation = Operation::Git(std::sync::Arc::new(source));
+                    inputs.push(self.source_vertex(name, operation, Some(span))?);
+                    // What is in the repository, not the repository.
+                    Source::Path { input: inputs.len() - 1, path: "/".to_owned(), unpack: false }
                 }
             });
         }

@@ -59,7 +59,7 @@ impl Lowering<'_> {
                     None => error,
                 }
             })?;
-            let mount = self.mount(state, index, mount, flag.value.span, &mut inputs)?;
+            let mount = self.mount(state, index, mount, flag.value.span, &mut inputs, &mounts)?;
             mounts.push(mount.map_err(|error| error.at(self.file, flag.value.span))?);
         }
         let values: Vec<(String, String)> = state
@@ -72,10 +72,7 @@ impl Lowering<'_> {
             .collect();
         let created_by = history::run(&arguments, &values);
         let variables = state.variables.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let working_directory = match state.runtime.working_directory.as_str() {
-            "" => "/".to_owned(),
-            directory => directory.to_owned(),
-        };
+        let working_directory = absolute(state, ".");
         let operation = RunOperation {
             arguments,
             script,
@@ -119,6 +116,7 @@ impl Lowering<'_> {
         mount: Mount,
         span: Span,
         inputs: &mut Vec<VertexId>,
+        mounts: &[RunMount],
     ) -> Result<Result<RunMount>> {
         let ownership = |ownership: cooper_dockerfile::Ownership, mode: u32| {
             let mode = u16::try_from(ownership.mode.unwrap_or(mode) & 0o7777).unwrap_or(0o755);
@@ -185,9 +183,16 @@ impl Lowering<'_> {
                 let ownership = ownership(owner, 0o400);
                 RunMount { target, kind: RunMountKind::Secret { id, required, variable: env, ownership } }
             }
-            Mount::Ssh { .. } => {
-                return Ok(Err(Error::unsupported("RUN --mount=type=ssh")
-                    .hint("clone with a token from `RUN --mount=type=secret`, or before the build")));
+            Mount::Ssh { id, target, required, ownership: owner } => {
+                let number =
+                    mounts.iter().filter(|mount| matches!(mount.kind, RunMountKind::Ssh { .. })).count();
+                let target = target.unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{number}"));
+                let id = id.unwrap_or_else(|| "default".to_owned());
+                let ownership = ownership(owner, 0o600);
+                RunMount {
+                    target: absolute(state, &target),
+                    kind: RunMountKind::Ssh { id, required, ownership },
+                }
             }
         }))
     }

@@ -52,7 +52,6 @@ impl Lowering<'_> {
 pub(super) fn command_words(state: &StageState, command: &CommandLine) -> Vec<String> {
     match command {
         CommandLine::Exec(words) => words.iter().map(|word| word.text.clone()).collect(),
-        CommandLine::Shell(line) if line.text.is_empty() => Vec::new(),
         CommandLine::Shell(line) => {
             let mut words = shell(state);
             words.push(line.text.clone());

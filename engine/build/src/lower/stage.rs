@@ -236,8 +236,9 @@ impl Lowering<'_> {
     ) -> Result<()> {
         let text = self.expand(&state.variables, word)?;
         let path = absolute(state, &text);
-        state.runtime.working_directory.clone_from(&path);
-        let created_by = format!("WORKDIR {path}");
+        // As in BuildKit the config has an absolute path as it is written; only where it is used it is cleaned.
+        state.runtime.working_directory = if text.starts_with('/') { text } else { path.clone() };
+        let created_by = format!("WORKDIR {}", state.runtime.working_directory);
         if path == "/" {
             state.note(created_by);
             return Ok(());

@@ -21,7 +21,7 @@ use cooper_build::cache::{CacheMode, CacheRecord, ImportedCaches};
 use cooper_build::remote::{Download, DownloadRequest, Validators};
 use cooper_build::report::{Event, Finish, Reporter};
 use cooper_build::request::{BuildRequest, CacheUse, ContextSource, DockerfileSource, Network};
-use cooper_build::source::ImageProvider;
+use cooper_build::source::{HttpAnswer, HttpRequest, ImageProvider};
 use cooper_build::step::{
     Bytes, CancelToken, Exit, OutputStream, StepError, StepLimits, StepOutcome, StepOutput, StepRequest,
     StepRunner, TreeRecord,
@@ -156,6 +156,10 @@ impl ImageProvider for Table {
         Ok(Download::Body { reader: Box::new(std::io::Cursor::new(bytes.clone())), validators })
     }
 
+    fn exchange(&self, request: HttpRequest<'_>, _: &CancelToken) -> Result<HttpAnswer> {
+        Err(Error::new(Fault::Registry, format!("`{}` does not answer", request.url)))
+    }
+
     fn tree(&self, image: &ImageRecord, _: &dyn Fn(&str, u64, Option<u64>), _: &CancelToken) -> Result<Tree> {
         let limits = cooper_image::layer::Limits::DEFAULT;
         Ok(self.store.ensure_tree(image, &limits, &cooper_image::progress::Silent)?)
@@ -236,6 +240,7 @@ impl Bench {
             inline_cache: false,
             pull: false,
             limits: StepLimits::default(),
+            agents: BTreeMap::new(),
             shared_memory_bytes: None,
             source_date_epoch: None,
             jobs: 2,

@@ -67,7 +67,7 @@ pub(crate) fn hosts(texts: &[String]) -> Result<Vec<(String, IpAddr)>, Failure> 
         .collect()
 }
 
-/// The resource limits that there are besides those that a step has: files of a crash are never written.
+/// The resource limits that there are.
 const NAMES: &[&str] = &[
     "core",
     "cpu",
@@ -114,10 +114,10 @@ pub(crate) fn limits(
             return Err(wrong("the soft limit is above the hard one"));
         }
         match name {
-            "nofile" => limits.open_files = Some(soft),
-            "nproc" => limits.processes = Some(u32::try_from(soft).unwrap_or(u32::MAX)),
-            "core" if hard == 0 => {}
-            _ => return Err(Failure::unsupported(&format!("--ulimit {name}"))),
+            // Nothing is written at a crash, and steps have no priorities.
+            "core" if hard > 0 => return Err(Failure::unsupported("--ulimit core but core=0")),
+            "nice" | "rtprio" | "rttime" => return Err(Failure::unsupported(&format!("--ulimit {name}"))),
+            _ => drop(limits.ulimits.insert(name.to_owned(), (soft, hard))),
         }
     }
     Ok(limits)
@@ -195,10 +195,12 @@ mod tests {
         );
         assert!(hosts(&["db".to_owned()]).is_err());
         let read = |text: &str| limits(None, &[text.to_owned()], None, "--timeout").ok();
-        assert_eq!(read("nofile=10:20").and_then(|limits| limits.open_files), Some(10));
-        assert_eq!(read("nproc=50").and_then(|limits| limits.processes), Some(50));
-        assert_eq!(read("core=0"), Some(StepLimits::default()));
-        assert!(["files=1", "core=1", "stack=8192", "nproc=2:1"].iter().all(|text| read(text).is_none()));
+        let given = |text: &str, name: &str| read(text).and_then(|limits| limits.ulimits.get(name).copied());
+        assert_eq!(given("nofile=10:20", "nofile"), Some((10, 20)));
+        assert_eq!(given("nproc=50", "nproc"), Some((50, 50)));
+        assert_eq!(given("stack=8192:-1", "stack"), Some((8192, u64::MAX)));
+        assert_eq!(given("core=0", "core"), Some((0, 0)));
+        assert!(["files=1", "core=1", "nice=1", "nproc=2:1", "cpu"].iter().all(|text| read(text).is_none()));
     }
 
     #[test]

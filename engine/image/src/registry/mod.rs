@@ -51,7 +51,7 @@ use remote::Place;
 use retry::Retry;
 use transport::Transport;
 
-pub use download::Received;
+pub use download::{Received, WebAnswer, WebRequest};
 pub use remote::Remote;
 pub use transport::{HostCertificates, Proxies, TrustRoots};
 

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use rustix::event::{PollFd, PollFlags, epoll};
@@ -138,6 +139,23 @@ impl HostSocket {
         let socket = net::socket_with(family, host_type, flags, None)?;
         poller.watch(&socket, changed)?;
         Ok(Self { socket, kind })
+    }
+
+    /// Connects to a local socket of the host. `ECONNREFUSED` when it is not there.
+    pub(crate) fn open_local(
+        path: &Path,
+        poller: &HostPoller,
+        changed: &Arc<Readiness>,
+    ) -> Result<Self, Errno> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = net::socket_with(AddressFamily::UNIX, HostType::STREAM, flags, None)?;
+        let address = net::SocketAddrUnix::new(path).map_err(|_| Errno::CONNREFUSED)?;
+        net::connect(&socket, &address).map_err(|error| match error {
+            Errno::NOENT | Errno::ACCESS | Errno::NOTDIR => Errno::CONNREFUSED,
+            error => error,
+        })?;
+        poller.watch(&socket, changed)?;
+        Ok(Self { socket, kind: SocketType::Stream })
     }
 
     /// Starts to connect; `EINPROGRESS` for streams, as a rule.

@@ -36,7 +36,7 @@ pub(crate) struct InetNames {
     /// What of the outside may be reached.
     pub(crate) policy: NetworkPolicy,
     /// Watches host sockets.
-    pub(crate) poller: HostPoller,
+    pub(crate) poller: Arc<HostPoller>,
     ports: Mutex<Ports>,
 }
 
@@ -76,7 +76,11 @@ struct Ports {
 impl InetNames {
     /// A network without sockets.
     pub(crate) fn new(policy: NetworkPolicy, poller: HostPoller) -> Self {
-        Self { policy, poller, ports: Mutex::new(Ports { bound: HashMap::new(), next: EPHEMERAL.start }) }
+        Self {
+            policy,
+            poller: Arc::new(poller),
+            ports: Mutex::new(Ports { bound: HashMap::new(), next: EPHEMERAL.start }),
+        }
     }
 }
 

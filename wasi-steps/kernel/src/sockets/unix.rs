@@ -2,16 +2,19 @@
 //!
 //! Names come in two kinds: a path is a file-system node of type socket and the table here maps its inode to the
 //! bound socket; an abstract name lives in the table only. Both are held weakly: a name is free again, or refuses
-//! connections, when its socket is gone.
+//! connections, when its socket is gone. A node may also stand for a socket of the host (`SSH_AUTH_SOCK`): who connects
+//! to it has a connection of the host's, and nothing else of it.
 //!
 //! What must hold: a stream connection is two sockets that hold each other's mailbox; the connecting side is
 //! connected at once, the other waits in the listener. Locks: the table, then a listener's state, then a socket's
 //! own state, then mailboxes; two sockets' states are never held together.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
 
 use super::address::{AF_UNIX, Address, UnixName};
+use super::host::{HostPoller, HostSocket};
 use super::mailbox::{Ancillary, Mailbox, Peer, Received, Take};
 use super::{Accepted, Common, Destination, Shutdown, Socket, SocketType};
 use crate::files::{Anonymous, Errno, FileObject, Input, Kind, Output, Readiness, Ready, Watch, lock};
@@ -30,6 +33,8 @@ pub(crate) struct UnixNames {
 struct Names {
     paths: HashMap<NodeRef, Weak<UnixCore>>,
     abstracts: HashMap<Vec<u8>, Weak<UnixCore>>,
+    /// Sockets of the host, which live as long as the step.
+    outward: Vec<Arc<UnixCore>>,
     next: u32,
 }
 
@@ -37,6 +42,16 @@ impl UnixNames {
     /// Finds the socket bound at a file-system node. `ECONNREFUSED` when there is none any more.
     pub(crate) fn at(&self, file: &NodeRef) -> Result<Arc<UnixCore>, Errno> {
         lock(&self.names).paths.get(file).and_then(Weak::upgrade).ok_or(Errno::CONNREFUSED)
+    }
+
+    /// Lets a node stand for a socket of the host.
+    pub(crate) fn lead_outward(&self, file: NodeRef, name: Vec<u8>, path: PathBuf, poller: Arc<HostPoller>) {
+        let creator = Peer { pid: 0, uid: 0, gid: 0 };
+        let core = UnixCore::new(Common::new(AF_UNIX, SocketType::Stream, 0, creator), UnixName::Path(name));
+        lock(&core.state).role = Role::Outward { path, poller };
+        let mut table = lock(&self.names);
+        table.paths.insert(file, Arc::downgrade(&core));
+        table.outward.push(core);
     }
 
     /// Finds the socket with an abstract name. `ECONNREFUSED` when there is none.
@@ -65,8 +80,21 @@ struct State {
 #[derive(Debug)]
 enum Role {
     Idle,
-    Listening { waiting: VecDeque<Arc<UnixCore>>, limit: usize },
+    Listening {
+        waiting: VecDeque<Arc<UnixCore>>,
+        limit: usize,
+    },
     Connected(Connection),
+    /// Stands for a socket of the host.
+    Outward {
+        path: PathBuf,
+        poller: Arc<HostPoller>,
+    },
+    /// Connected to a socket of the host.
+    Outside {
+        host: Arc<HostSocket>,
+        name: UnixName,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -167,6 +195,24 @@ impl UnixCore {
         Ok(())
     }
 
+    /// The connection to a socket of the host.
+    fn outside(&self) -> Option<Arc<HostSocket>> {
+        match &lock(&self.state).role {
+            Role::Outside { host, .. } => Some(Arc::clone(host)),
+            _ => None,
+        }
+    }
+
+    /// Connects to the socket of the host that `target` stands for; none when it stands for none.
+    fn connect_outside(&self, target: &Self) -> Option<Result<(), Errno>> {
+        let state = lock(&target.state);
+        let Role::Outward { path, poller } = &state.role else { return None };
+        let (path, poller, name) = (path.clone(), Arc::clone(poller), state.name.clone());
+        drop(state);
+        let opened = HostSocket::open_local(&path, &poller, self.mailbox.changed());
+        Some(opened.map(|host| lock(&self.state).role = Role::Outside { host: Arc::new(host), name }))
+    }
+
     fn connection(&self) -> Option<Connection> {
         match &lock(&self.state).role {
             Role::Connected(connection) => Some(connection.clone()),
@@ -237,6 +283,8 @@ impl FileObject for UnixSocket {
                     ready |= Ready::WRITABLE;
                 }
             }
+            Role::Outside { host, .. } => return host.poll(),
+            Role::Outward { .. } => return Ready::empty(),
             Role::Idle if self.core.common.kind.connects() => return Ready::WRITABLE | Ready::HUP,
             Role::Idle => ready |= Ready::WRITABLE,
         }
@@ -268,7 +316,8 @@ impl FileObject for UnixSocket {
     }
 
     fn readable_bytes(&self) -> Option<u64> {
-        Some(self.core.mailbox.readable_bytes())
+        let outside = self.core.outside().map(|host| host.readable_bytes());
+        Some(outside.unwrap_or_else(|| self.core.mailbox.readable_bytes()))
     }
 
     fn anonymous(&self) -> Option<Anonymous> {
@@ -298,7 +347,7 @@ impl Socket for UnixSocket {
         let bound = state.name != UnixName::Unnamed;
         let new_limit = usize::try_from(backlog).unwrap_or(MAX_BACKLOG).min(MAX_BACKLOG);
         match &mut state.role {
-            Role::Connected(_) => return Err(Errno::INVAL),
+            Role::Connected(_) | Role::Outside { .. } | Role::Outward { .. } => return Err(Errno::INVAL),
             Role::Idle if !bound => return Err(Errno::INVAL),
             Role::Listening { limit, .. } => *limit = new_limit,
             role @ Role::Idle => *role = Role::Listening { waiting: VecDeque::new(), limit: new_limit },
@@ -343,8 +392,11 @@ impl Socket for UnixSocket {
         }
         match lock(&self.core.state).role {
             Role::Idle => {}
-            Role::Connected(_) => return Err(Errno::ISCONN),
-            Role::Listening { .. } => return Err(Errno::INVAL),
+            Role::Connected(_) | Role::Outside { .. } => return Err(Errno::ISCONN),
+            Role::Listening { .. } | Role::Outward { .. } => return Err(Errno::INVAL),
+        }
+        if let Some(connected) = self.core.connect_outside(target) {
+            return connected;
         }
         let result = target.enqueue(&self.core, caller);
         if result == Err(Errno::AGAIN) {
@@ -356,6 +408,14 @@ impl Socket for UnixSocket {
     /// `EPIPE` after `shutdown`; `ENOTCONN` without a peer; `EISCONN` for a stream with a destination;
     /// `ECONNREFUSED` when the receiver of a datagram is gone; then as [`Mailbox::put`].
     fn send(&self, input: &mut dyn Input, to: &Destination, ancillary: Ancillary) -> Result<usize, Errno> {
+        if let Some(host) = self.core.outside() {
+            return match to {
+                // Descriptors are the step's and do not leave it.
+                _ if !ancillary.rights.is_empty() => Err(Errno::OPNOTSUPP),
+                Destination::Peer => host.send(input, None),
+                _ => Err(Errno::ISCONN),
+            };
+        }
         let state = lock(&self.core.state);
         if state.shut.contains(Shutdown::WRITE) {
             return Err(Errno::PIPE);
@@ -386,6 +446,12 @@ impl Socket for UnixSocket {
 
     /// `ENOTCONN` (`EINVAL` for streams) without a peer; then as [`Mailbox::take`].
     fn receive(&self, output: &mut dyn Output, how: Take) -> Result<Received, Errno> {
+        if let Some(host) = self.core.outside() {
+            let (count, length, _) = host.receive(output, how == Take::Peek)?;
+            let credentials = self.core.common.creator;
+            let ancillary = Ancillary { rights: Vec::new(), credentials };
+            return Ok(Received { count, length, from: None, ancillary, end: count == 0 });
+        }
         if self.core.common.kind.connects() && self.core.connection().is_none() {
             return Err(if self.core.common.kind == SocketType::Stream {
                 Errno::INVAL
@@ -397,6 +463,9 @@ impl Socket for UnixSocket {
     }
 
     fn shutdown(&self, halves: Shutdown) -> Result<(), Errno> {
+        if let Some(host) = self.core.outside() {
+            return host.shutdown(halves);
+        }
         let mut state = lock(&self.core.state);
         let Role::Connected(connection) = &state.role else { return Err(Errno::NOTCONN) };
         let peer = Arc::clone(&connection.peer);
@@ -418,6 +487,9 @@ impl Socket for UnixSocket {
     }
 
     fn peer_name(&self) -> Result<Address, Errno> {
+        if let Role::Outside { name, .. } = &lock(&self.core.state).role {
+            return Ok(Address::Unix(name.clone()));
+        }
         self.core.connection().map(|connection| Address::Unix(connection.name)).ok_or(Errno::NOTCONN)
     }
 

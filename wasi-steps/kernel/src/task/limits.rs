@@ -15,15 +15,34 @@ pub(crate) mod resource {
     pub(crate) const DATA: usize = 2;
     pub(crate) const STACK: usize = 3;
     pub(crate) const CORE: usize = 4;
+    pub(crate) const RSS: usize = 5;
     pub(crate) const NPROC: usize = 6;
     pub(crate) const NOFILE: usize = 7;
     pub(crate) const MEMLOCK: usize = 8;
     pub(crate) const AS: usize = 9;
+    pub(crate) const LOCKS: usize = 10;
     pub(crate) const SIGPENDING: usize = 11;
     pub(crate) const MSGQUEUE: usize = 12;
     pub(crate) const NICE: usize = 13;
     pub(crate) const RTPRIO: usize = 14;
 }
+
+/// The limits that may be given to a step by their `ulimit` names: those that the kernel keeps to, and those that Linux
+/// does not look at either.
+const NAMES: &[(&str, usize)] = &[
+    ("cpu", resource::CPU),
+    ("fsize", resource::FSIZE),
+    ("data", resource::DATA),
+    ("stack", resource::STACK),
+    ("core", resource::CORE),
+    ("rss", resource::RSS),
+    ("nproc", resource::NPROC),
+    ("nofile", resource::NOFILE),
+    ("memlock", resource::MEMLOCK),
+    ("locks", resource::LOCKS),
+    ("sigpending", resource::SIGPENDING),
+    ("msgqueue", resource::MSGQUEUE),
+];
 
 /// Soft and hard limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +73,15 @@ impl Limits {
         table[resource::NICE] = both(0);
         table[resource::RTPRIO] = both(0);
         Self { table }
+    }
+
+    /// With limits by name in place of the usual ones. `EINVAL` for a name that there is not.
+    pub(crate) fn with(mut self, given: &[(String, u64, u64)]) -> Result<Self, Errno> {
+        for (name, soft, hard) in given {
+            let (_, number) = NAMES.iter().find(|(known, _)| known == name).ok_or(Errno::INVAL)?;
+            self.table[*number] = Limit { soft: *soft, hard: *hard };
+        }
+        Ok(self)
     }
 
     /// The limit of a resource. `EINVAL` for one that does not exist.

@@ -144,6 +144,7 @@ impl World {
                 memory_bytes: 2 << 30,
                 tasks: 200,
                 open_files: 1024,
+                resources: Vec::new(),
                 output_bytes: 64 << 20,
             },
             credentials: Credentials::new(0, 0, vec![]),

@@ -51,9 +51,6 @@ impl Annotations {
                 return Err(wrong());
             }
             for (scope, platform) in scopes {
-                if scope == Scope::IndexDescriptor {
-                    return Err(Failure::unsupported("--annotation for `index-descriptor`"));
-                }
                 all.push(Annotation { scope, platform, name: name.to_owned(), value: value.to_owned() });
             }
         }
@@ -68,6 +65,11 @@ impl Annotations {
     /// Those of the index's entry for a platform.
     pub(super) fn of_descriptor(&self, platform: &Platform) -> BTreeMap<String, String> {
         self.of(Scope::ManifestDescriptor, platform)
+    }
+
+    /// Those of the entry of the index in a layout.
+    pub(super) fn of_index_descriptor(&self) -> BTreeMap<String, String> {
+        self.pairs(|annotation| annotation.scope == Scope::IndexDescriptor)
     }
 
     /// Those of the index.
@@ -130,7 +132,13 @@ mod tests {
 
     #[test]
     fn scopes_stand_before_the_name() {
-        let texts = ["a=1", "index,manifest[linux/arm64]:b=2", "com.x:y=3", "manifest-descriptor:c=4=5"];
+        let texts = [
+            "a=1",
+            "index,manifest[linux/arm64]:b=2",
+            "com.x:y=3",
+            "manifest-descriptor:c=4=5",
+            "index-descriptor:d=6",
+        ];
         let all = Annotations::parse(&texts.map(str::to_owned)).ok().unwrap_or_default();
         let shown = |pairs: BTreeMap<String, String>| {
             pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
@@ -140,6 +148,7 @@ mod tests {
         assert_eq!(shown(all.of_manifest(&arm)), "a=1 b=2 com.x:y=3");
         assert_eq!(shown(all.of_index()), "b=2");
         assert_eq!(shown(all.of_descriptor(&arm)), "c=4=5");
+        assert_eq!(shown(all.of_index_descriptor()), "d=6");
         assert!(all.without_index().is_err());
         assert!(Annotations::parse(&["a".to_owned()]).is_err());
         assert!(Annotations::parse(&["manifest[x]:a=1".to_owned()]).is_err());

@@ -52,6 +52,9 @@ impl Delivered {
             "digest": digest,
             "size": self.descriptor.size,
         });
+        if let Some(annotations) = &self.descriptor.annotations {
+            descriptor["annotations"] = json!(annotations);
+        }
         if let [record] = self.records.as_slice()
             && record.descriptor.digest == self.descriptor.digest
         {
@@ -170,7 +173,13 @@ impl Delivery<'_> {
         }
         let descriptor = match (self.multiple, records.as_slice()) {
             (false, [only]) => only.descriptor.clone(),
-            _ => self.store.compose_index(&records, self.annotations.of_index())?,
+            _ => {
+                let mut descriptor = self.store.compose_index(&records, self.annotations.of_index())?;
+                // Seen where something lists the index: in the `index.json` of a layout, in the metadata file.
+                let own = self.annotations.of_index_descriptor();
+                descriptor.annotations = Some(own).filter(|found| !found.is_empty());
+                descriptor
+            }
         };
         let mut shown: Vec<String> = names.iter().map(Reference::to_string).collect();
         if output.canonical {

@@ -60,7 +60,7 @@ pub(crate) fn build(arguments: BuildArguments) -> Result<ExitCode, Failure> {
     let mut options = registries::options(&arguments.registry)?;
     options.insecure.extend(outputs.iter().flat_map(Output::insecure_hosts));
     let images = StoreImages::new(&store, options, &*display);
-    let mut prepared = request::prepare(&arguments, &store, &images, &cancel)?;
+    let mut prepared = request::prepare(&arguments, &store, &images, &*display, &cancel)?;
     for request in &mut prepared.requests {
         request.inline_cache = cache_to.contains(&caches::To::Inline);
     }
@@ -133,10 +133,6 @@ fn is_true(text: &str) -> bool {
 
 /// Flags that are read so that they can be refused by name.
 fn refuse(arguments: &BuildArguments) -> Result<(), Failure> {
-    let given = [("--ssh", !arguments.ssh.is_empty())];
-    if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
-        return Err(Failure::unsupported(flag));
-    }
     for (flag, value) in [("--provenance", &arguments.provenance), ("--sbom", &arguments.sbom)] {
         match value.as_deref() {
             None | Some("false" | "0") => {}

@@ -6,7 +6,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use cooper_build::archive;
-use cooper_build::remote::{SourceKind, shown, source_kind};
+use cooper_build::git::{self, GitAddress, GitContext, GitSource};
+use cooper_build::remote::{SourceKind, context_kind, shown};
+use cooper_build::report::{Reporter, phase};
 use cooper_build::request::{
     BuildRequest, CacheUse, ContextSource, DOCKERFILE_BYTES, DockerfileSource, NamedContext, SECRET_BYTES,
 };
@@ -42,9 +44,15 @@ pub(super) fn prepare(
     arguments: &BuildArguments,
     store: &Store,
     images: &StoreImages<'_>,
+    reporter: &dyn Reporter,
     cancel: &CancelToken,
 ) -> Result<Prepared, Failure> {
-    let mut reader = Reader { store, images, cancel, spools: Vec::new() };
+    let build_args = build_args(arguments)?;
+    let secrets = secrets(&arguments.secret)?;
+    let keep_git_dir =
+        build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|value| super::is_true(value));
+    let (spools, secrets_given) = (Vec::new(), &secrets);
+    let mut reader = Reader { store, images, cancel, reporter, secrets: secrets_given, keep_git_dir, spools };
     let (context, dockerfile) = reader.sources(arguments)?;
     let named_contexts = reader.named_contexts(&arguments.build_context)?;
     let cache = match (arguments.no_cache, arguments.no_cache_filter.as_slice()) {
@@ -57,7 +65,6 @@ pub(super) fn prepare(
         return Err(Failure::usage("--network host needs `--allow network.host`"));
     }
     let annotations = Annotations::parse(&arguments.annotation)?;
-    let build_args = build_args(arguments)?;
     let source_date_epoch = source_date_epoch(&build_args)?;
     let request = BuildRequest {
         dockerfile,
@@ -69,7 +76,8 @@ pub(super) fn prepare(
         annotations: BTreeMap::new(),
         platform: Platform::linux_amd64(),
         build_platform: Platform::linux_amd64(),
-        secrets: secrets(&arguments.secret)?,
+        secrets: secrets.clone(),
+        agents: agents(&arguments.ssh)?,
         network: values::network(arguments.network),
         allow_network_host,
         network_allow: Vec::new(),
@@ -133,6 +141,10 @@ struct Reader<'a> {
     store: &'a Store,
     images: &'a StoreImages<'a>,
     cancel: &'a CancelToken,
+    reporter: &'a dyn Reporter,
+    secrets: &'a BTreeMap<String, Secret>,
+    /// Whether contexts keep their `.git`: `BUILDKIT_CONTEXT_KEEP_GIT_DIR`.
+    keep_git_dir: bool,
     spools: Vec<tempfile::NamedTempFile>,
 }
 
@@ -147,14 +159,18 @@ impl Reader<'_> {
             let stdin = Stdin::new(self.cancel);
             return self.stream(Box::new(stdin), "stdin", file);
         }
-        match source_kind(context) {
+        match context_kind(context) {
             SourceKind::Local => {}
             SourceKind::Http => {
                 let reader = self.open(context)?;
                 return self.stream(reader, &shown(context), file);
             }
             SourceKind::Git => {
-                return Err(Failure::unsupported(&format!("the git context `{}`", shown(context))));
+                let dockerfile = match file {
+                    Some("-") => text_dockerfile(self.read_stdin(DOCKERFILE_BYTES)?),
+                    file => DockerfileSource::InContext(file.unwrap_or("Dockerfile").to_owned()),
+                };
+                return Ok((self.repository(context)?, dockerfile));
             }
         }
         if let Some((scheme, _)) = context.split_once("://") {
@@ -177,6 +193,25 @@ impl Reader<'_> {
         let context =
             if from_archive { ContextSource::TarFile(path) } else { ContextSource::Directory(path) };
         Ok((context, dockerfile))
+    }
+
+    /// Fetches the files of a repository into the store.
+    fn repository(&self, text: &str) -> Result<ContextSource, Failure> {
+        let wrong = |reason| Failure::usage(format!("invalid address of a repository: {reason}"));
+        let address = GitAddress::parse(text).map_err(wrong)?;
+        let keep_git_dir = address.keep_git_dir.unwrap_or(self.keep_git_dir);
+        let source = GitSource { address, keep_git_dir };
+        let name = source.address.to_string();
+        let context = GitContext {
+            store: self.store,
+            provider: self.images,
+            secrets: self.secrets,
+            progress: &|_, _, _| {},
+            cancel: self.cancel,
+        };
+        let tree = phase(self.reporter, &format!("fetch {name}"), || git::load(&source, context))?;
+        self.store.hold_tree(&tree)?;
+        Ok(ContextSource::Tree { name, tree })
     }
 
     fn open(&self, url: &str) -> Result<Box<dyn Read + Send>, Failure> {
@@ -267,8 +302,8 @@ impl Reader<'_> {
         if let Some(stage) = source.strip_prefix("target:") {
             return Ok(NamedContext::Stage(stage.to_owned()));
         }
-        match source_kind(source) {
-            SourceKind::Git => Err(Failure::unsupported("--build-context with a git repository")),
+        match context_kind(source) {
+            SourceKind::Git => Ok(NamedContext::Files(self.repository(source)?)),
             SourceKind::Http => {
                 let reader = self.open(source)?;
                 let path = self.spool(reader, &shown(source))?;
@@ -349,6 +384,35 @@ fn argument_file(path: &Path, found: &mut BTreeMap<String, String>) -> Result<()
         }
     }
     Ok(())
+}
+
+/// `--ssh default`, `--ssh ID=SOCKET`
+fn agents(texts: &[String]) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    use std::os::unix::fs::FileTypeExt;
+    let mut agents = BTreeMap::new();
+    for text in texts {
+        let (id, socket) = match text.split_once('=') {
+            Some((id, socket)) => (id, Some(socket.to_owned())),
+            None => (text.as_str(), environment::variable("SSH_AUTH_SOCK")),
+        };
+        if id.is_empty() {
+            return Err(Failure::usage(format!("invalid --ssh `{text}`: expected ID[=SOCKET]")));
+        }
+        let Some(socket) = socket.filter(|socket| !socket.is_empty()) else {
+            return Err(Failure::usage(format!("--ssh {id}: SSH_AUTH_SOCK names no agent")));
+        };
+        let socket = std::path::absolute(&socket)
+            .map_err(|error| Failure::Engine(Error::host(format!("cannot use --ssh `{text}`"), error)))?;
+        let metadata = std::fs::metadata(&socket)
+            .map_err(|error| Failure::Engine(Error::host(format!("cannot use --ssh `{text}`"), error)))?;
+        if !metadata.file_type().is_socket() {
+            return Err(Failure::unsupported(&format!(
+                "--ssh with a key file (`{text}`); add the key to an agent with `ssh-add` and pass the agent's socket"
+            )));
+        }
+        agents.insert(id.to_owned(), socket);
+    }
+    Ok(agents)
 }
 
 fn secrets(texts: &[String]) -> Result<BTreeMap<String, Secret>, Failure> {
