@@ -12,6 +12,7 @@
 mod access;
 pub(crate) mod area;
 mod calls;
+mod compare;
 mod fork;
 pub(crate) mod segment;
 pub(crate) mod watch;
