@@ -1,8 +1,8 @@
 //! Where steps are run: the plug for the solver's socket.
 //!
-//! A step's process is this same program with `step STORE LEASE TRANSLATION` as its arguments: it opens the store that the
-//! build uses and joins the build's lease, so that what the step leaves is held until the build has looked at it.
-//! TRANSLATION is the name of a [`TranslationMode`].
+//! A step's process is this same program with `step STORE LEASE TRANSLATION CHECKING` as its arguments: it opens the store that
+//! the build uses and joins the build's lease, so that what the step leaves is held until the build has looked at it.
+//! TRANSLATION is the name of a [`TranslationMode`], CHECKING is `plain` or, with `COOPER_VERIFY=1`, `verify`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use cooper_build::step::StepRunner;
 use cooper_image::store::{Store, StoreOptions};
-use cooper_sandbox::{Builtins, Helper, Policy, ProcessRunner, StepServices, Translation, WasmServices};
+use cooper_sandbox::{
+    Builtins, Checking, Helper, Policy, ProcessRunner, StepServices, Translation, WasmServices,
+};
 
 use crate::arguments::BuiltinsMode;
 use crate::code_cache::DirectoryCache;
@@ -53,8 +55,7 @@ impl TranslationMode {
     }
 }
 
-/// The mode that `COOPER_TRANSLATE` asks for; without it steps are interpreted, as long as the translator does not know most
-/// instructions.
+/// The mode that `COOPER_TRANSLATE` asks for; without it steps are interpreted.
 fn mode_of_environment() -> Result<TranslationMode, Failure> {
     let Some(name) = environment::variable("COOPER_TRANSLATE") else { return Ok(TranslationMode::Off) };
     TranslationMode::from_name(&name).ok_or_else(|| {
@@ -62,6 +63,18 @@ fn mode_of_environment() -> Result<TranslationMode, Failure> {
         Failure::Engine(cooper_build::Error::new(cooper_build::Fault::Usage, message))
     })
 }
+
+/// Whether `COOPER_VERIFY` asks for both tiers in lock-step.
+fn checking_of_environment() -> Result<Checking, Failure> {
+    match environment::variable("COOPER_VERIFY").as_deref() {
+        None | Some("" | "0") => Ok(Checking::None),
+        Some("1") => Ok(Checking::LockStep),
+        Some(other) => Err(Failure::usage(format!("`COOPER_VERIFY` is `0` or `1`: `{other}`"))),
+    }
+}
+
+/// The name of a step's process for checking.
+const VERIFY: &str = "verify";
 
 /// The runner for steps over `store`, which trust the certificates in the file `ca_bundle`; without one, those of
 /// `SSL_CERT_FILE` where that is set.
@@ -86,8 +99,13 @@ pub(crate) fn runner_with(
         BuiltinsMode::Never => Builtins::Never,
         BuiltinsMode::Always => Builtins::Always,
     };
+    let checking = match checking_of_environment()? {
+        Checking::None => "plain",
+        Checking::LockStep => VERIFY,
+    };
     let (store, lease) = (store.path().into(), store.lease_name().into());
-    let arguments = vec!["step".into(), store, lease, mode.name().into(), builtins.name().into()];
+    let arguments =
+        vec!["step".into(), store, lease, mode.name().into(), builtins.name().into(), checking.into()];
     Ok(Box::new(ProcessRunner::new(OWN_EXECUTABLE.into(), arguments).with_trust(trust)))
 }
 
@@ -99,6 +117,8 @@ pub(crate) fn step() -> ExitCode {
         crate::complain("error: `cooper step` is what a build runs itself with; it is not for people");
         return ExitCode::from(2);
     };
+    let checking =
+        if arguments.next().is_some_and(|word| word == VERIFY) { Checking::LockStep } else { Checking::None };
     cooper_sandbox::step_main(|| {
         let lease = lease.to_str().ok_or("the name of the lease is no text")?;
         let mode = mode.to_str().and_then(TranslationMode::from_name).ok_or("no such translation")?;
@@ -107,7 +127,7 @@ pub(crate) fn step() -> ExitCode {
         let store = store.map_err(|error| error.to_string())?;
         let path = Path::new(&path);
         Ok(StepServices {
-            translation: translation(mode, path),
+            translation: translation(mode, checking, path),
             wasm: wasm(path),
             builtins,
             store: Arc::new(store),
@@ -123,15 +143,16 @@ fn wasm(store: &Path) -> WasmServices {
     }
 }
 
-fn translation(mode: TranslationMode, store: &Path) -> Option<Translation> {
+fn translation(mode: TranslationMode, checking: Checking, store: &Path) -> Option<Translation> {
     let helper = Helper { program: OWN_EXECUTABLE.into(), arguments: vec!["compile".into()] };
+    let (policy, helper) = match mode {
+        TranslationMode::Off => return None,
+        TranslationMode::Ordinary => (Policy::ORDINARY, Some(helper)),
+        TranslationMode::Warm => (Policy::WARM, Some(helper)),
+        TranslationMode::Eager => (Policy::EAGER, Some(helper)),
+        TranslationMode::Cached => (Policy::ORDINARY, None),
+    };
     // Without a cache that can be trusted, each step translates for itself.
     let cache = DirectoryCache::open(store).ok().map(|cache| Arc::new(cache) as _);
-    Some(match mode {
-        TranslationMode::Off => return None,
-        TranslationMode::Ordinary => Translation { policy: Policy::ORDINARY, helper: Some(helper), cache },
-        TranslationMode::Warm => Translation { policy: Policy::WARM, helper: Some(helper), cache },
-        TranslationMode::Eager => Translation { policy: Policy::EAGER, helper: Some(helper), cache },
-        TranslationMode::Cached => Translation { policy: Policy::ORDINARY, helper: None, cache },
-    })
+    Some(Translation { checking, policy, helper, cache })
 }

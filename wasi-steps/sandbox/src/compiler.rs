@@ -1,43 +1,53 @@
 //! Decides what is translated, and has it done in the background.
 //!
-//! One host thread of the step's process collects the samples of all interpreters, by file. When a file has enough of
-//! them, a helper process (see [`compile`](crate::compile)) translates its hot functions, one helper at a time; what it
+//! One host thread of the step's process collects the samples of all interpreters, by file. Code is worth translating once
+//! interpreting it has cost several times what compiling it will cost: so whatever a step does, compilations add a small share
+//! to what it would take anyway, and code that goes on running pays them back many times. Samples count over all processes of a
+//! step and, kept in the code cache, over steps. A [helper](crate::helper) is asked about one file after the other, the hottest first; what it
 //! answers is used at once by all processes of the step and kept in the code cache for later ones. Guests are interpreted meanwhile.
-//! A file whose functions lie in many artifacts gets them merged when nothing else is to do, because calls inside a module are
-//! cheaper. Samples that have led to nothing when a step ends are kept beside the artifacts for the next one.
-//!
-//! Helpers give way to everything else, and together they take no longer than the guests' own processor time allows.
+//! A file whose functions lie in many artifacts gets them merged when that costs little beside what the step has
+//! used, because calls inside a module are cheaper.
 //!
 //! What must hold: the end of the step never waits for a helper, unless it was asked to settle; a helper that fails is no error of
 //! the step.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
-use std::io::{self, Read};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cooper_vfs::{Content, ContentId, ContentStore};
+use cooper_vfs::{ContentId, ContentStore};
 use cooper_x86::code::{CodeId, Heat};
 
 use crate::cache::MAX_KEPT_HEAT;
-use crate::compile::{self, CompileRequest, MAX_FILE};
+use crate::compile::{CompileRequest, Compiled, MAX_FILE};
+use crate::helper::{Helper, Killer, Worker};
 use crate::tiers::Tiers;
 
 /// How often samples are looked at.
 const TICK: Duration = Duration::from_millis(10);
-/// The largest artifact that a helper may answer with, in bytes.
-const MAX_ANSWER: u64 = 512 << 20;
 /// Files that are remembered; a step that runs more of them interprets the rest.
 const MAX_FILES: usize = 4096;
 /// Modules of one file that are worth making one of.
 const SCATTERED: u32 = 8;
-/// Processor time of a step before its first helper.
+/// Processor time of a step before its first helper, which takes some milliseconds to start.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// Processor time that interpreting a file has to have cost before a helper is sent it and looks for the functions in it.
+const FIRST_LOOK: Duration = Duration::from_millis(15);
+/// What an interpreted instruction is taken to cost, in nanoseconds: what the optimised interpreter takes on ordinary programs.
+const INTERPRETED: u64 = 6;
+/// What compiling a byte of guest code is taken to cost, in nanoseconds, before it is known.
+const COMPILED: u64 = 4000;
+/// Helpers together take no more than this part of the step's processor time, whatever samples say.
+const SHARE: u32 = 8;
+/// One compilation takes about this part of the step's processor time at most: it is lost when the step ends meanwhile.
+const LARGEST_SHARE: u32 = 32;
+/// The least bytes of guest code that are worth a module of their own.
+const LEAST: u64 = 1024;
+/// Guest code is about this part of the native code that it becomes.
+const EXPANSION: u64 = 6;
 /// New samples of a file that are worth keeping for the next step.
 const WORTH_KEEPING: u64 = 16;
 /// Failures of helpers after which no more are started.
@@ -50,8 +60,8 @@ pub struct Policy {
     pub period: u32,
     /// Samples in a function that make it worth translating.
     pub function: u32,
-    /// New samples in a file that make it worth starting a helper.
-    pub file: u32,
+    /// How many times interpreting a function must have cost what compiling it costs; 0 asks nothing.
+    pub repay: u32,
     /// Most bytes of guest code in one go.
     pub most: u32,
     /// Whether the step waits at its end until everything hot is translated and kept.
@@ -59,38 +69,21 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// For builds: a function is worth a compilation of some milliseconds once it has run tens of thousands of instructions.
-    pub const ORDINARY: Self = Self { period: 1009, function: 24, file: 150, most: 64 << 10, settle: false };
+    /// For builds: compilations add at most about a tenth to what interpreting costs, and mostly save much more.
+    pub const ORDINARY: Self = Self { period: 1009, function: 16, repay: 10, most: 64 << 10, settle: false };
     /// For filling a cache: what has run some hundred instructions.
-    pub const WARM: Self = Self { period: 53, function: 4, file: 1 << 20, most: 1 << 20, settle: true };
+    pub const WARM: Self = Self { period: 53, function: 4, repay: 0, most: 1 << 20, settle: true };
     /// For tests: everything that ran, translated when the step ends.
-    pub const EAGER: Self = Self { period: 1, function: 1, file: u32::MAX, most: 1 << 20, settle: true };
-}
-
-/// How a helper is started.
-#[derive(Clone, Debug)]
-pub struct Helper {
-    /// The program.
-    pub program: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<OsString>,
+    pub const EAGER: Self = Self { period: 1, function: 1, repay: 0, most: 1 << 20, settle: true };
 }
 
 /// The background thread.
 #[derive(Debug)]
 pub(crate) struct Compiler {
     ending: Sender<()>,
-    child: Arc<Mutex<Running>>,
+    killer: Arc<Killer>,
     thread: JoinHandle<()>,
     settle: bool,
-}
-
-/// The helper that runs.
-#[derive(Debug, Default)]
-struct Running {
-    child: Option<Child>,
-    /// Set when no more are to be started.
-    over: bool,
 }
 
 impl Compiler {
@@ -103,21 +96,23 @@ impl Compiler {
     ) -> io::Result<Self> {
         tiers.code().set_sampling(policy.period);
         let (ending, ended) = mpsc::channel();
-        let child = Arc::new(Mutex::new(Running::default()));
+        let killer = Arc::new(Killer::default());
+        let worker = Worker::new(helper, killer.clone());
         let mut work = Work {
             tiers,
             store,
-            helper,
             policy,
-            child: child.clone(),
+            worker,
             files: HashMap::new(),
             failures: 0,
-            spent: Duration::ZERO,
+            nanoseconds_per_byte: COMPILED,
         };
         let thread = thread::Builder::new().name("compiler".to_owned()).spawn(move || {
             while ended.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                 work.collect();
-                while work.is_affordable() && (work.translate_hottest(policy.file) || work.merge()) {}
+                if !policy.settle {
+                    while work.translate_hottest() || work.merge() {}
+                }
             }
             work.collect();
             if policy.settle {
@@ -125,19 +120,14 @@ impl Compiler {
             }
             work.keep_heat();
         })?;
-        Ok(Self { ending, child, thread, settle: policy.settle })
+        Ok(Self { ending, killer, thread, settle: policy.settle })
     }
 
     /// Ends the work: at once, or when everything is settled.
     pub(crate) fn finish(self) {
         drop(self.ending);
         if !self.settle {
-            let mut running = lock(&self.child);
-            running.over = true;
-            if let Some(child) = &mut running.child {
-                // One that has ended by itself is as good.
-                drop(child.kill());
-            }
+            self.killer.kill();
         }
         drop(self.thread.join());
     }
@@ -146,13 +136,36 @@ impl Compiler {
 /// What is known of the heat of a file.
 #[derive(Debug, Default)]
 struct FileHeat {
+    /// Samples that have led to nothing so far.
     heat: Heat,
-    /// Samples since the last helper.
+    /// How many they are.
+    total: u64,
+    /// How many came since a helper was last asked.
     new: u64,
+    /// Whether a helper was asked in this step.
+    was_asked: bool,
     /// Whether it cannot be translated at all.
     hopeless: bool,
     /// Whether earlier steps have kept some of it.
     was_kept: bool,
+}
+
+impl FileHeat {
+    /// Whether asking again may lead to something: the samples have grown by a part of themselves.
+    fn is_ripe(&self, first: u64) -> bool {
+        !self.hopeless
+            && self.new > 0
+            && (self.total >= first || self.was_asked)
+            && self.new >= self.total / 4
+    }
+
+    /// Drops the samples that a helper has dealt with.
+    fn settle(&mut self, asked: &[(u32, u32)], settled: &[bool]) {
+        for ((unit, _), _) in asked.iter().zip(settled).filter(|(_, settled)| **settled) {
+            self.heat.remove(unit);
+        }
+        self.total = self.heat.values().map(|count| u64::from(*count)).sum();
+    }
 }
 
 /// Where an artifact goes in the cache.
@@ -165,28 +178,28 @@ enum Keeping {
 struct Work {
     tiers: Arc<Tiers>,
     store: Arc<dyn ContentStore>,
-    helper: Helper,
     policy: Policy,
-    child: Arc<Mutex<Running>>,
+    worker: Worker,
     files: HashMap<CodeId, FileHeat>,
     failures: u32,
-    /// How long helpers have run.
-    spent: Duration,
+    /// What compiling has cost so far.
+    nanoseconds_per_byte: u64,
 }
 
 impl Work {
     fn collect(&mut self) {
         for (id, heat) in self.tiers.code().take_heat() {
-            if self.files.len() >= MAX_FILES && !self.files.contains_key(&id) {
-                continue;
-            }
             if !self.files.contains_key(&id) {
+                if self.files.len() >= MAX_FILES {
+                    continue;
+                }
                 let kept = self.kept_heat(id);
                 self.files.insert(id, kept);
             }
             let file = self.files.entry(id).or_default();
             for (unit, count) in heat {
                 file.new += u64::from(count);
+                file.total += u64::from(count);
                 let sum = file.heat.entry(unit).or_default();
                 *sum = sum.saturating_add(count);
             }
@@ -199,52 +212,70 @@ impl Work {
             return FileHeat::default();
         };
         let heat: Heat = cache.heat(&name).into_iter().collect();
-        let new = heat.values().map(|count| u64::from(*count)).sum();
-        FileHeat { was_kept: !heat.is_empty(), heat, new, ..FileHeat::default() }
+        let total = heat.values().map(|count| u64::from(*count)).sum();
+        FileHeat { was_kept: !heat.is_empty(), heat, total, ..FileHeat::default() }
     }
 
     /// Keeps the samples that have led to nothing.
     fn keep_heat(&self) {
         let Some(cache) = self.tiers.cache() else { return };
         for (id, file) in &self.files {
-            let Some(name) = self.tiers.code_name(*id) else { return };
             let mut heat: Vec<(u32, u32)> = Vec::new();
-            if file.new >= WORTH_KEEPING && !file.hopeless {
+            if file.total >= WORTH_KEEPING && !file.hopeless {
                 heat.extend(file.heat.iter().map(|(unit, count)| (*unit, *count)));
                 heat.sort_by_key(|(unit, count)| (std::cmp::Reverse(*count), *unit));
                 heat.truncate(MAX_KEPT_HEAT);
             }
-            if (!heat.is_empty() || file.was_kept)
-                && let Err(error) = cache.keep_heat(&name, &heat)
-            {
+            if heat.is_empty() && !file.was_kept {
+                continue;
+            }
+            let Some(name) = self.tiers.code_name(*id) else { return };
+            if let Err(error) = cache.keep_heat(&name, &heat) {
                 tracing::debug!(%error, "samples are not kept");
                 return;
             }
         }
     }
 
-    /// Whether the guests have run long enough for another helper.
-    fn is_affordable(&self) -> bool {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let own = Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32);
-        self.policy.settle || own >= PATIENCE && self.spent <= own / 2
+    /// Nanoseconds of processor time that a sample stands for.
+    fn sample(&self) -> u64 {
+        u64::from(self.policy.period) * INTERPRETED
     }
 
-    /// Makes one module of those of a file that has many; `false` when there is none.
-    fn merge(&mut self) -> bool {
-        let Some((id, wanted)) = self.tiers.library().scattered(SCATTERED) else { return false };
-        if self.failures >= MAX_FAILURES || lock(&self.child).over {
-            return false;
+    /// Most bytes of guest code that may be compiled now.
+    fn allowance(&self) -> u64 {
+        if self.policy.settle {
+            return self.policy.most.into();
         }
-        self.tiers.library().set_whole(id);
+        let step = processor_time();
+        if step < PATIENCE {
+            return 0;
+        }
+        let left = (step / SHARE).saturating_sub(self.worker.used()).min(step / LARGEST_SHARE);
+        (left.as_nanos() as u64 / self.nanoseconds_per_byte.max(1)).min(self.policy.most.into())
+    }
+
+    /// Whether nothing is to be compiled any more.
+    fn is_over(&self) -> bool {
+        self.failures >= MAX_FAILURES || self.worker.is_over()
+    }
+
+    /// Makes one module of those of a file that has many; `false` when there is none, or it would cost too much.
+    fn merge(&mut self) -> bool {
+        let allowance = if self.policy.settle { u64::MAX } else { self.allowance() };
+        let found = self.tiers.library().scattered(SCATTERED, allowance.saturating_mul(EXPANSION));
+        let Some((id, wanted)) = found.filter(|_| !self.is_over()) else { return false };
+        // Should that fail, it is not tried again and again.
+        self.tiers.library().set_whole(id, 0);
         let request = CompileRequest {
             id: id.0,
+            file: None,
             heat: Vec::new(),
             threshold: 1,
+            price: 0,
             known: Vec::new(),
             wanted,
             most: u32::MAX,
-            is_awaited: self.policy.settle,
         };
         if let Err(error) = self.run(id, &request, Keeping::InPlaceOfAll) {
             self.failures += 1;
@@ -253,49 +284,56 @@ impl Work {
         true
     }
 
-    /// Translates the hottest functions of the file with the most new samples; `false` when no file has `least`.
-    fn translate_hottest(&mut self, least: u32) -> bool {
-        let hot = self.files.iter().filter(|(_, file)| !file.hopeless && file.new >= u64::from(least).max(1));
-        let Some(id) = hot.max_by_key(|(id, file)| (file.new, **id)).map(|(id, _)| *id) else { return false };
-        if self.failures >= MAX_FAILURES || lock(&self.child).over {
+    /// Translates the hottest functions of the file with the most new samples; `false` when there is nothing to do.
+    fn translate_hottest(&mut self) -> bool {
+        let most = self.allowance();
+        if most < LEAST || self.is_over() {
             return false;
         }
+        let settles = self.policy.settle;
+        let first = if settles { 1 } else { (FIRST_LOOK.as_nanos() as u64 / self.sample()).max(1) };
+        let ripe = self
+            .files
+            .iter()
+            .filter(|(_, file)| file.is_ripe(first) || settles && file.new > 0 && !file.hopeless);
+        let Some(id) = ripe.max_by_key(|(id, file)| (file.new, **id)).map(|(id, _)| *id) else {
+            return false;
+        };
+        let price = u64::from(self.policy.repay) * self.nanoseconds_per_byte * 1024 / self.sample();
         let known = self.tiers.library().known(id);
         let Some(file) = self.files.get_mut(&id) else { return false };
         let request = CompileRequest {
             id: id.0,
+            file: None,
             heat: file.heat.iter().map(|(unit, count)| (*unit, *count)).collect(),
             threshold: self.policy.function,
+            price,
             known,
             wanted: Vec::new(),
-            most: self.policy.most,
-            is_awaited: self.policy.settle,
+            most: most.try_into().unwrap_or(u32::MAX),
         };
-        let new = std::mem::take(&mut file.new);
+        (file.new, file.was_asked) = (0, true);
         let result = self.run(id, &request, Keeping::BesideOthers);
-        let is_over = lock(&self.child).over;
+        let is_over = self.worker.is_over();
         let Some(file) = self.files.get_mut(&id) else { return false };
         match result {
-            // There may be more than fits into one go.
-            Ok(Some(functions)) if functions > 0 => file.new = u64::from(self.policy.settle),
-            Ok(Some(_)) => file.heat.clear(),
+            Ok(Some(compiled)) => {
+                file.settle(&request.heat, &compiled.settled);
+                if compiled.artifact.is_some() {
+                    // There may be more than fits into one go.
+                    file.new = file.total;
+                }
+            }
             // The next step goes on with it.
-            Err(_) if is_over => file.new = new,
-            Ok(None) => self.set_hopeless(id),
+            Err(_) if is_over => {}
+            Ok(None) => set_hopeless(file),
             Err(error) => {
                 self.failures += 1;
-                self.set_hopeless(id);
+                set_hopeless(file);
                 self.tiers.complain(format!("code could not be translated: {error}"));
             }
         }
         true
-    }
-
-    fn set_hopeless(&mut self, id: CodeId) {
-        if let Some(file) = self.files.get_mut(&id) {
-            file.hopeless = true;
-            file.heat = Heat::new();
-        }
     }
 
     /// Translates everything that is hot enough by now.
@@ -304,92 +342,75 @@ impl Work {
         for file in self.files.values_mut() {
             file.new = file.new.max(1);
         }
-        while self.translate_hottest(1) || self.merge() {}
+        while self.translate_hottest() || self.merge() {}
     }
 
-    /// Runs a helper and uses what it answers. How many functions it found, also those that cannot be translated; `None` for a
-    /// file that is too large or not there.
-    fn run(&mut self, id: CodeId, request: &CompileRequest, keeping: Keeping) -> io::Result<Option<usize>> {
+    /// Asks a helper and uses what it answers; `None` for a file that is too large or not there.
+    fn run(
+        &mut self,
+        id: CodeId,
+        request: &CompileRequest,
+        keeping: Keeping,
+    ) -> io::Result<Option<Compiled>> {
         let Ok(content) = self.store.open(&ContentId(id.0)) else { return Ok(None) };
         if content.length > MAX_FILE {
             return Ok(None);
         }
-        let start = Instant::now();
-        let answer = self.ask(request, content);
-        self.spent += start.elapsed();
-        let artifact: Arc<[u8]> = answer?.into();
-        let tables = self.tiers.add(id, artifact.clone()).map_err(io::Error::other)?;
-        let count = tables.starts.len() + tables.refused.len();
-        if count > 0
-            && let (Some(cache), Some(name)) = (self.tiers.cache(), self.tiers.code_name(id))
-        {
-            let kept = match keeping {
-                Keeping::BesideOthers => cache.put(&name, &artifact),
-                Keeping::InPlaceOfAll => cache.replace(&name, &artifact),
-            };
-            if let Err(error) = kept {
-                self.tiers.complain(format!("translated code is not kept: {error}"));
+        let before = self.worker.used();
+        let mut compiled = self.worker.ask(request, content)?;
+        let cost = (self.worker.used() - before).as_nanos() as u64;
+        if compiled.code >= LEAST {
+            self.nanoseconds_per_byte = u64::midpoint(self.nanoseconds_per_byte, cost / compiled.code).max(1);
+        }
+        tracing::debug!(code = compiled.code, microseconds = cost / 1000, "a helper has answered");
+        if let Some(artifact) = compiled.artifact.take() {
+            let artifact: Arc<[u8]> = artifact.into();
+            self.tiers.add(id, artifact.clone()).map_err(io::Error::other)?;
+            if keeping == Keeping::InPlaceOfAll {
+                self.tiers.library().set_whole(id, artifact.len() as u64);
             }
-        }
-        if keeping == Keeping::InPlaceOfAll {
-            self.tiers.library().set_whole(id);
-        }
-        Ok(Some(count))
-    }
-
-    /// Lets a helper work on a request.
-    fn ask(&mut self, request: &CompileRequest, content: Content) -> io::Result<Vec<u8>> {
-        let mut child = Command::new(&self.helper.program)
-            .args(&self.helper.arguments)
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(mut input), Some(output), Some(errors)) = pipes else {
-            return Err(io::Error::other("the helper has no pipes"));
-        };
-        {
-            let mut running = lock(&self.child);
-            if running.over {
-                drop(child.kill());
+            if let (Some(cache), Some(name)) = (self.tiers.cache(), self.tiers.code_name(id)) {
+                let kept = match keeping {
+                    Keeping::BesideOthers => cache.put(&name, &artifact),
+                    Keeping::InPlaceOfAll => cache.replace(&name, &artifact),
+                };
+                if let Err(error) = kept {
+                    self.tiers.complain(format!("translated code is not kept: {error}"));
+                }
             }
-            running.child = Some(child);
+            compiled.artifact = Some(Vec::new());
         }
-        // A helper reads everything before it writes.
-        let sent = compile::write_request(&mut input, request, Reader { content, at: 0 });
-        drop(input);
-        let mut artifact = Vec::new();
-        let read = output.take(MAX_ANSWER).read_to_end(&mut artifact);
-        let mut words = String::new();
-        drop(errors.take(4096).read_to_string(&mut words));
-        let child = lock(&self.child).child.take();
-        let status = child.map(|mut child| child.wait()).transpose()?;
-        read?;
-        if status.is_some_and(|status| status.success()) {
-            sent?;
-            return Ok(artifact);
-        }
-        let status = status.map(|status| status.to_string()).unwrap_or_default();
-        Err(io::Error::other(format!("{status} {}", words.trim())))
+        Ok(Some(compiled))
     }
 }
 
-/// Reads a content from its beginning.
-struct Reader {
-    content: Content,
-    at: u64,
+fn set_hopeless(file: &mut FileHeat) {
+    *file = FileHeat { hopeless: true, was_kept: file.was_kept, ..FileHeat::default() };
 }
 
-impl Read for Reader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.content.read_at(self.at, buffer)?;
-        self.at += count as u64;
-        Ok(count)
+/// What this process, that is the step's guests and their kernel, has used so far.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_looked_at_again_when_its_samples_have_grown() {
+        let heat = Heat::from([(16, 60), (64, 40)]);
+        let mut file = FileHeat { heat, total: 100, new: 100, ..FileHeat::default() };
+        assert!(!file.is_ripe(101));
+        assert!(file.is_ripe(100));
+        (file.new, file.was_asked) = (24, true);
+        assert!(!file.is_ripe(1000));
+        file.new = 25;
+        assert!(file.is_ripe(1000));
+        file.settle(&[(64, 40), (16, 60)], &[true, false]);
+        assert_eq!((file.total, file.heat.len()), (60, 1));
+        set_hopeless(&mut file);
+        assert!(!file.is_ripe(0));
     }
-}
-
-fn lock(running: &Mutex<Running>) -> std::sync::MutexGuard<'_, Running> {
-    running.lock().unwrap_or_else(PoisonError::into_inner)
 }

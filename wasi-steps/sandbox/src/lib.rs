@@ -8,7 +8,7 @@
 //!
 //! Guest code runs in two [`tiers`]: the interpreter of `cooper-x86`, and WebAssembly that its translator makes of what is
 //! hot, compiled by helper processes ([`compile`]) and run in Wasmtime ([`thread`]). What was compiled is kept in a
-//! [`cache`] for later steps.
+//! [`cache`] for later steps. A step may be told to run in both at once and to stop where they [differ](verify).
 //!
 //! What must hold: the step's process holds no credential and no secret but those of its request, which never touches
 //! a disk; whatever happens to it - a crash, a kill, a limit - is that step's error and nothing else's; it ends when its
@@ -20,6 +20,7 @@ mod compile;
 mod compiler;
 mod elf;
 mod engine;
+mod helper;
 mod host;
 mod library;
 mod machine;
@@ -31,14 +32,16 @@ mod thread;
 mod tiers;
 mod toolbox;
 mod trust;
+mod verify;
 mod wasi;
 mod wire;
 
 pub use compile::compile_main;
-pub use compiler::{Helper, Policy};
+pub use compiler::Policy;
 pub use engine::code_key;
+pub use helper::Helper;
 pub use runner::ProcessRunner;
-pub use step::{StepServices, Translation, step_main};
+pub use step::{Checking, StepServices, Translation, step_main};
 pub use toolbox::Builtins;
 pub use trust::{Trust, TrustError};
 pub use wasi::compile_wasm_main;

@@ -279,6 +279,8 @@ struct FileCode {
     translated: BTreeSet<u32>,
     /// How many modules were added since the last that replaced all.
     modules: u32,
+    /// Bytes of native code in them.
+    size: u64,
 }
 
 /// The translated code of a step.
@@ -300,17 +302,26 @@ impl Library {
         files.get(&id).map(|file| file.known.iter().copied().collect()).unwrap_or_default()
     }
 
-    /// A file whose functions lie in at least so many modules, with all of them.
-    pub(crate) fn scattered(&self, least: u32) -> Option<(CodeId, Vec<u32>)> {
+    /// A file whose functions lie in at least so many modules, with no more than so many bytes of native code; and all of
+    /// its functions.
+    pub(crate) fn scattered(&self, least: u32, size: u64) -> Option<(CodeId, Vec<u32>)> {
         let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
-        let (id, file) = files.iter().filter(|(_, file)| file.modules >= least).min_by_key(|(id, _)| **id)?;
+        let is_scattered = |file: &FileCode| file.modules >= least && file.size <= size;
+        let (id, file) = files.iter().filter(|(_, file)| is_scattered(file)).min_by_key(|(id, _)| **id)?;
         Some((*id, file.translated.iter().copied().collect()))
     }
 
-    /// Has the modules of a file count as one from now on.
-    pub(crate) fn set_whole(&self, id: CodeId) {
+    /// Has the modules of a file count as one of so many bytes from now on.
+    pub(crate) fn set_whole(&self, id: CodeId, size: u64) {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        files.entry(id).or_default().modules = 1;
+        let file = files.entry(id).or_default();
+        (file.modules, file.size) = (1, size);
+    }
+
+    /// The start of the translated function that a unit address lies in or behind.
+    pub(crate) fn function_at(&self, id: CodeId, unit: u32) -> Option<u32> {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        files.get(&id)?.translated.range(..=unit).next_back().copied()
     }
 
     /// Adds a module; what it can be entered at leads to it from now on.
@@ -319,6 +330,7 @@ impl Library {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
         let file = files.entry(id).or_default();
         file.modules += 1;
+        file.size += module.range.len() as u64;
         file.known.extend(tables.starts.iter().chain(&tables.refused));
         file.translated.extend(&tables.starts);
         for (unit, function) in &tables.entries {

@@ -17,7 +17,8 @@ use cooper_vfs::{ContentStore, Errno, RootFs};
 use rustix::process::{Resource, Rlimit};
 
 use crate::cache::CodeCache;
-use crate::compiler::{Compiler, Helper, Policy};
+use crate::compiler::{Compiler, Policy};
+use crate::helper::Helper;
 use crate::machine::{self, World};
 use crate::output::OutputPump;
 use crate::tiers::Tiers;
@@ -30,9 +31,20 @@ const UMASK: u32 = 0o022;
 /// Exit code of a process that could not even answer.
 const NO_ANSWER: u8 = 70;
 
+/// Whether the tiers are compared while they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checking {
+    /// They are not.
+    None,
+    /// The interpreter runs everything as well; the step ends where the two differ. It takes many times as long.
+    LockStep,
+}
+
 /// How a step's code is translated.
 #[derive(Clone, Debug)]
 pub struct Translation {
+    /// Whether it is checked.
+    pub checking: Checking,
     /// What is worth it.
     pub policy: Policy,
     /// Starts a helper; without one only cached code is used.
@@ -88,6 +100,7 @@ fn answer(open: impl FnOnce() -> Result<StepServices, String>, out: SharedOut) -
     let mut input = File::from(input);
     let mut request = wire::read_request(&mut input).map_err(died)?;
     let StepServices { store, translation, wasm, builtins } = open().map_err(Failure::Store)?;
+    let checking = translation.as_ref().map_or(Checking::None, |translation| translation.checking);
     let (tiers, compiler) = tiers(translation, &store).map_err(died)?;
     let (pump, pipes) = OutputPump::start(out.clone()).map_err(died)?;
     let (stdin, keyboard) = match request.stdin {
@@ -124,6 +137,9 @@ fn answer(open: impl FnOnce() -> Result<StepServices, String>, out: SharedOut) -
             )
         }
     };
+    if checking == Checking::LockStep {
+        check(&tiers, &kernel).map_err(died)?;
+    }
     let ended = run(&request, &kernel, &world.root_fs);
     if let Some(console) = console {
         console.finish();
@@ -135,7 +151,24 @@ fn answer(open: impl FnOnce() -> Result<StepServices, String>, out: SharedOut) -
     }
     report.hints.extend(tiers.complaints());
     pump.finish().map_err(died)?;
+    if let Some(difference) = tiers.difference() {
+        return Err(Failure::Died(difference.to_owned()));
+    }
     outcome(&request, &world, &ended, report)
+}
+
+/// Has the tiers compared, and the step end when they differ.
+fn check(tiers: &Tiers, kernel: &Arc<Kernel>) -> io::Result<()> {
+    let (checker, differences) = mpsc::channel();
+    tiers.verify(checker);
+    let kernel = kernel.clone();
+    // Not joined: it waits as long as there may be a difference.
+    thread::Builder::new().name("verify".to_owned()).spawn(move || {
+        if differences.recv().is_ok() {
+            kernel.kill_all();
+        }
+    })?;
+    Ok(())
 }
 
 /// The threads between the step's terminal and the pipes of its process.
@@ -180,7 +213,7 @@ fn tiers(
     translation: Option<Translation>,
     store: &Arc<dyn ContentStore>,
 ) -> io::Result<(Arc<Tiers>, Option<Compiler>)> {
-    let Some(Translation { policy, helper, cache }) = translation else {
+    let Some(Translation { policy, helper, cache, .. }) = translation else {
         return Ok((Tiers::interpreted(), None));
     };
     let tiers = Tiers::translated(cache);

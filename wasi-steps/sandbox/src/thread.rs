@@ -40,6 +40,7 @@ use crate::engine::{self, ENTER};
 use crate::library::{Import, Translated};
 use crate::state::StateMemory;
 use crate::tiers::Tiers;
+use crate::verify::{Difference, Verifier};
 
 /// Stack that the host's frames may use before everything is left: more than what functions check at their entry, because
 /// a nested run costs stack of its own.
@@ -75,13 +76,12 @@ pub(crate) struct ContextData {
     tiers: Arc<Tiers>,
     state: Arc<StateMemory>,
     /// What modules import.
-    externs: Option<Externs>,
+    externs: Option<Arc<Externs>>,
     instances: Vec<Placed>,
     next_slot: u32,
     thread: Option<Thread>,
 }
 
-#[derive(Clone)]
 struct Externs {
     memory: Extern,
     state: Extern,
@@ -125,6 +125,8 @@ struct Thread {
     worth: Worth,
     /// The host's MXCSR while the guest's is loaded.
     host_float: u32,
+    /// Compares the tiers, where that is asked for.
+    verifier: Option<Verifier>,
 }
 
 /// What entering translated code at an address has been good for.
@@ -212,6 +214,22 @@ impl Thread {
         GUEST.set(std::ptr::null());
     }
 
+    /// Starts the next segment of code that both tiers run.
+    fn verify_begin(&mut self) {
+        if let Some(verifier) = &mut self.verifier {
+            // SAFETY: see `Thread`.
+            let stop = unsafe { self.supervisor.as_ref() }.stop().byte();
+            verifier.begin(&self.space, &self.cpu, stop);
+        }
+    }
+
+    /// Notes the registers, which the interpreter has, at a change of tiers.
+    fn verify_note(&mut self) {
+        if let Some(verifier) = &mut self.verifier {
+            verifier.note(&self.interpreter);
+        }
+    }
+
     /// Bytes of the host's stack in use.
     fn depth(&self) -> usize {
         self.stack.saturating_sub(here())
@@ -287,6 +305,10 @@ fn serve(store: &mut Context<'_>, exit: Exit) -> Result<(), wasmtime::Error> {
     let own = thread(store);
     let instructions = own.interpreter.instructions();
     own.interpreter.store(&mut own.cpu);
+    if own.verifier.is_some() {
+        verify_end(store, exit);
+    }
+    let own = thread(store);
     // SAFETY: see `Thread`.
     let flow = unsafe { own.supervisor.as_mut() }.serve(&mut own.cpu, exit, instructions);
     own.interpreter.load(&own.cpu);
@@ -297,12 +319,34 @@ fn serve(store: &mut Context<'_>, exit: Exit) -> Result<(), wasmtime::Error> {
     if !Arc::ptr_eq(unsafe { own.supervisor.as_ref() }.space(), &own.space) {
         return Err(Leave::Memory.into());
     }
+    own.verify_begin();
     let generation = own.space.generation();
     if generation != own.generation {
         own.generation = generation;
         return follow(store);
     }
     Ok(())
+}
+
+/// Ends a segment of code that both tiers run, and tells where they differ.
+fn verify_end(store: &mut Context<'_>, exit: Exit) {
+    let own = thread(store);
+    let Thread { verifier, space, cpu, .. } = own;
+    let Some(found) = verifier.as_mut().and_then(|verifier| verifier.end(space, exit, cpu)) else { return };
+    let Difference { after, at, what } = found;
+    let function = place(space, after).map(|used| {
+        let unit = (after as u32).wrapping_sub(used.bias);
+        (unit, used)
+    });
+    let tiers = &store.data().tiers;
+    let name = function.map_or_else(
+        || "code that is in no file".to_owned(),
+        |(unit, used)| {
+            let start = tiers.library().function_at(used.id, unit).unwrap_or(unit);
+            format!("the function at offset {start:#x} of the file mapped at {:#x}", used.start)
+        },
+    );
+    tiers.differ(format!("translated code is wrong in {name}, between {after:#x} and {at:#x}: {what}"));
 }
 
 /// Forgets what is no longer true of the executable mappings. Leaves when a frame may be of code that has changed.
@@ -398,8 +442,10 @@ fn enter(store: &mut Context<'_>) -> Result<(), wasmtime::Error> {
     let own = data.thread.as_mut().expect("a store that runs has a thread");
     data.state.store(&own.interpreter);
     let before = (own.worth.exits, own.worth.ticks);
+    own.verify_note();
     call(store, slot, pc)?;
     let own = thread(store);
+    own.verify_note();
     if own.worth.note(pc, before) {
         own.counts.passed += 1;
         own.interpreter.pass_entry(pc.into());
@@ -422,9 +468,8 @@ fn call(store: &mut Context<'_>, slot: u32, pc: u32) -> Result<(), wasmtime::Err
     let outer = own.host_float;
     own.host_float = float::enter(own.interpreter.mxcsr());
     own.enter_guest();
-    let enter = store.data().externs.as_ref().map(|externs| externs.enter.clone());
-    let enter = enter.expect("a store that runs has its imports");
-    let result = enter.call(&mut *store, (slot, depth << 32 | u64::from(pc)));
+    let externs = store.data().externs.clone().expect("a store that runs has its imports");
+    let result = externs.enter.call(&mut *store, (slot, depth << 32 | u64::from(pc)));
     let data = store.data_mut();
     let own = data.thread.as_mut().expect("a store that runs has a thread");
     own.leave_guest();
@@ -540,6 +585,7 @@ fn hosted<T>(
     own.interpreter.set_mxcsr(float::leave(own.host_float, own.interpreter.mxcsr()));
     data.state.set_rip(pc);
     data.state.load(&mut own.interpreter);
+    own.verify_note();
     let result = work(&mut store)?;
     let data = store.data_mut();
     let own = data.thread.as_mut().expect("a store that runs has a thread");
@@ -687,7 +733,7 @@ fn new_store(tiers: &Arc<Tiers>, space: &AddressSpace) -> Result<Store<ContextDa
         functions.push(machine.linker.get(&mut store, abi::MODULE, name)?);
     }
     let functions = functions.try_into().map_err(|_| none())?;
-    store.data_mut().externs = Some(Externs { memory, state: page, table, functions, enter });
+    store.data_mut().externs = Some(Arc::new(Externs { memory, state: page, table, functions, enter }));
     Ok(store)
 }
 
@@ -742,7 +788,9 @@ impl TieredExecutor {
             counts: Counts::default(),
             worth: Worth::new(),
             host_float: 0,
+            verifier: self.tiers.is_verified().then(|| Verifier::new(self.tiers.code().clone())),
         });
+        thread(&mut store.as_context_mut()).verify_begin();
         let leave = loop {
             let result = run_nested(&mut store.as_context_mut(), Goal::NONE);
             match result.err().map(|error| error.downcast::<Leave>()) {

@@ -7,6 +7,7 @@
 //! What must hold: a store at rest has no thread, and its window stays reserved as long as the store.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cooper_kernel::memory::AddressSpace;
@@ -40,6 +41,10 @@ pub(crate) struct Tiers {
     machine: OnceLock<Option<Machine>>,
     stores: Mutex<HashMap<usize, Vec<Store<ContextData>>>>,
     complaints: Mutex<BTreeSet<String>>,
+    /// Told when the tiers differ; without it they are not compared.
+    checker: OnceLock<Mutex<Sender<()>>>,
+    /// The first difference between the tiers.
+    difference: OnceLock<String>,
 }
 
 impl std::fmt::Debug for Tiers {
@@ -77,6 +82,8 @@ impl Tiers {
             machine: OnceLock::new(),
             stores: Mutex::default(),
             complaints: Mutex::default(),
+            checker: OnceLock::new(),
+            difference: OnceLock::new(),
         }
     }
 
@@ -127,6 +134,32 @@ impl Tiers {
     /// What there is to say about how the step was run.
     pub(crate) fn complaints(&self) -> Vec<String> {
         self.complaints.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Has the tiers compared from now on, and `checker` told when they differ.
+    pub(crate) fn verify(&self, checker: Sender<()>) {
+        // The first one stays.
+        let _ = self.checker.set(Mutex::new(checker));
+    }
+
+    /// Whether the tiers are compared.
+    pub(crate) fn is_verified(&self) -> bool {
+        self.checker.get().is_some()
+    }
+
+    /// Notes a difference.
+    pub(crate) fn differ(&self, difference: String) {
+        if let Some(checker) = self.checker.get()
+            && self.difference.set(difference).is_ok()
+        {
+            // Nobody listens at the end of the step.
+            let _ = checker.lock().unwrap_or_else(PoisonError::into_inner).send(());
+        }
+    }
+
+    /// What the tiers have differed in first.
+    pub(crate) fn difference(&self) -> Option<&str> {
+        self.difference.get().map(String::as_str)
     }
 
     /// The name of a file's artifacts in the cache.

@@ -13,6 +13,7 @@ mod access;
 pub mod annex;
 pub(crate) mod area;
 mod calls;
+mod compare;
 mod fork;
 pub(crate) mod segment;
 pub(crate) mod watch;

@@ -8,8 +8,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use super::engine;
-use crate::compile::{MAX_SECONDS, confine};
-use crate::compiler::Helper;
+use crate::compile::{MAX_SECONDS, confine, limit_time};
+use crate::helper::Helper;
 
 /// The largest module, in bytes.
 pub(super) const MAX_MODULE: u64 = 256 << 20;
@@ -18,7 +18,7 @@ const MAX_ANSWER: u64 = 1 << 30;
 
 /// Runs the helper.
 pub fn compile_wasm_main() -> ExitCode {
-    let done = confine().and_then(|()| {
+    let done = confine().and_then(|()| limit_time()).and_then(|()| {
         let mut module = Vec::new();
         io::stdin().lock().take(MAX_MODULE).read_to_end(&mut module)?;
         let code = precompile(&module).map_err(io::Error::other)?;

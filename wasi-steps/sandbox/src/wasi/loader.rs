@@ -20,7 +20,7 @@ use super::engine::{self, EpochStop};
 use super::process::{self, Guest};
 use super::{compile, preview1, toolbox};
 use crate::cache::{CodeCache, CodeName};
-use crate::compiler::Helper;
+use crate::helper::Helper;
 
 /// What a command exports.
 pub(super) const START: &str = "_start";
