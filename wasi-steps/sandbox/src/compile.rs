@@ -134,7 +134,7 @@ fn choose(request: &CompileRequest, executable: &Executable<'_>) -> Vec<Function
     let mut heat: BTreeMap<FunctionBounds, u64> = BTreeMap::new();
     let wanted = request.wanted.iter().map(|unit| (*unit, u32::MAX));
     for (unit, count) in request.heat.iter().copied().chain(wanted) {
-        let bounds = stub_at(executable, unit).or_else(|| bounds_of(&functions, unit, executable.end()));
+        let bounds = stub_at(executable, unit).or_else(|| bounds_of(functions, unit, executable.end()));
         if let Some(bounds) = bounds.filter(|bounds| !known.contains(&bounds.start)) {
             *heat.entry(bounds).or_default() += u64::from(count);
         }
@@ -211,7 +211,7 @@ mod tests {
     fn a_unit_address_leads_to_its_function() {
         let functions = [FunctionBounds { start: 16, end: 32 }, FunctionBounds { start: 48, end: 64 }];
         let check = |unit: u32, expected: Option<(u32, u32)>| {
-            let found = bounds_of(&functions, unit, 100).map(|bounds| (bounds.start, bounds.end));
+            let found = bounds_of(functions, unit, 100).map(|bounds| (bounds.start, bounds.end));
             assert_eq!(found, expected, "{unit}");
         };
         check(16, Some((16, 32)));

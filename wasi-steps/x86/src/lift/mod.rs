@@ -64,6 +64,12 @@ pub trait CodeImage {
         Vec::new()
     }
 
+    /// The bounds of the function that holds a unit address, as far as the file says.
+    fn function_at(&self, at: u32) -> Option<FunctionBounds> {
+        let _ = at;
+        None
+    }
+
     /// The bias that the file insists on, when it is linked for a fixed address: absolute addresses in its code and
     /// tables mean something only then.
     fn fixed_bias(&self) -> Option<u32> {
