@@ -43,6 +43,7 @@ mod strings;
 mod structure;
 mod survey;
 mod tables;
+mod text;
 mod validate;
 mod vector;
 
