@@ -6,7 +6,9 @@
 //!
 //! What must hold: any bytes give an answer without a panic; the caller bounds their number.
 
-use cooper_x86::lift::{CodeImage, FunctionBounds, bounds};
+use std::cell::OnceCell;
+
+use cooper_x86::lift::{CodeImage, FunctionBounds, bounds, pointers};
 
 /// Most program headers that are looked at; linkers write about a dozen.
 const MAX_SEGMENTS: usize = 128;
@@ -15,6 +17,13 @@ const MAX_SECTIONS: usize = 65_536;
 
 /// `PT_LOAD`.
 const LOAD: u32 = 1;
+/// `PT_DYNAMIC`.
+const DYNAMIC: u32 = 2;
+/// `ET_EXEC`.
+const FIXED: u64 = 2;
+/// `DT_RELA` and `DT_RELASZ`.
+const RELOCATIONS: u64 = 7;
+const RELOCATIONS_SIZE: u64 = 8;
 /// `PT_GNU_EH_FRAME`.
 const EH_FRAME_HEADER: u32 = 0x6474_e550;
 /// `PF_X`.
@@ -39,6 +48,11 @@ pub(crate) struct Executable<'a> {
     code: Segment,
     /// Virtual address and file offset of the call frame information.
     frames: Option<(u64, &'a [u8])>,
+    dynamic: Option<Segment>,
+    /// Whether the file is linked for a fixed address.
+    is_fixed: bool,
+    functions: OnceCell<Vec<FunctionBounds>>,
+    pointers: OnceCell<Vec<u32>>,
 }
 
 fn half(bytes: &[u8], at: usize) -> Option<u64> {
@@ -61,7 +75,7 @@ impl<'a> Executable<'a> {
         }
         let (start, size, count) = (long(bytes, 32)?, half(bytes, 54)? as usize, half(bytes, 56)? as usize);
         let mut segments = Vec::new();
-        let mut header = None;
+        let (mut header, mut dynamic) = (None, None);
         for index in 0..count.min(MAX_SEGMENTS) {
             let at = usize::try_from(start).ok()?.checked_add(index * size)?;
             let segment = Segment {
@@ -73,11 +87,21 @@ impl<'a> Executable<'a> {
             match word(bytes, at)? {
                 LOAD => segments.push(segment),
                 EH_FRAME_HEADER => header = Some(segment),
+                DYNAMIC => dynamic = Some(segment),
                 _ => {}
             }
         }
         let code = *segments.iter().find(|segment| segment.flags & EXECUTE != 0)?;
-        let mut executable = Self { bytes, segments, code, frames: None };
+        let mut executable = Self {
+            bytes,
+            segments,
+            code,
+            frames: None,
+            dynamic,
+            is_fixed: half(bytes, 16) == Some(FIXED),
+            functions: OnceCell::new(),
+            pointers: OnceCell::new(),
+        };
         executable.frames = executable.frames_by_header(header).or_else(|| executable.frames_by_section());
         Some(executable)
     }
@@ -139,7 +163,11 @@ impl<'a> Executable<'a> {
     }
 
     /// The functions that the call frame information names, ascending, without overlaps.
-    pub(crate) fn functions(&self) -> Vec<FunctionBounds> {
+    pub(crate) fn functions(&self) -> &[FunctionBounds] {
+        self.functions.get_or_init(|| self.find_functions())
+    }
+
+    fn find_functions(&self) -> Vec<FunctionBounds> {
         let Some((address, bytes)) = self.frames else { return Vec::new() };
         let section = address.wrapping_sub(self.distance()) as u32;
         let mut functions = bounds::functions(bytes, section);
@@ -148,6 +176,39 @@ impl<'a> Executable<'a> {
         functions.sort_unstable();
         functions.dedup_by(|later, earlier| later.start < earlier.end);
         functions
+    }
+
+    /// The table of relocations with addends.
+    fn relocations(&self) -> Option<&'a [u8]> {
+        let dynamic = self.dynamic?;
+        let entries = self.in_segment(&dynamic, dynamic.address)?;
+        let value = |tag| {
+            let entry = entries.chunks_exact(16).find(|entry| long(entry, 0) == Some(tag))?;
+            long(entry, 8)
+        };
+        let table = self.at_address(value(RELOCATIONS)?)?;
+        table.get(..usize::try_from(value(RELOCATIONS_SIZE)?).ok()?)
+    }
+
+    /// Unit addresses of code that the data point to: what relocations name, and words that look like it, which is how files
+    /// that are linked for a fixed address name code, and those with compressed relocations.
+    fn find_pointers(&self) -> Vec<u32> {
+        let mut found = pointers::relative(self.relocations().unwrap_or_default(), self.distance());
+        found.retain(|at| self.is_code(u64::from(*at).wrapping_add(self.distance())));
+        for segment in self.segments.iter().filter(|segment| segment.flags & EXECUTE == 0) {
+            let bytes = self.in_segment(segment, segment.address).unwrap_or_default();
+            let skipped = (segment.address.wrapping_neg() % 8) as usize;
+            let words = bytes.get(skipped..).unwrap_or_default().chunks_exact(8);
+            let words = words.filter_map(|word| long(word, 0)).filter(|word| self.is_code(*word));
+            found.extend(words.map(|word| word.wrapping_sub(self.distance()) as u32));
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    fn is_code(&self, address: u64) -> bool {
+        address.checked_sub(self.code.address).is_some_and(|inside| inside < self.code.size)
     }
 
     /// Behind the last unit address of the code.
@@ -178,6 +239,20 @@ impl CodeImage for Executable<'_> {
             }
             None => false,
         }
+    }
+
+    fn pointers(&self, from: u32, to: u32) -> Vec<u32> {
+        pointers::between(self.pointers.get_or_init(|| self.find_pointers()), from, to).to_vec()
+    }
+
+    fn function_at(&self, at: u32) -> Option<FunctionBounds> {
+        let functions = self.functions();
+        let after = functions.partition_point(|bounds| bounds.start <= at);
+        functions.get(after.checked_sub(1)?).copied().filter(|bounds| at < bounds.end)
+    }
+
+    fn fixed_bias(&self) -> Option<u32> {
+        self.is_fixed.then_some(self.distance() as u32)
     }
 }
 
@@ -230,6 +305,7 @@ mod tests {
             }
             if let Some(executable) = Executable::parse(&bytes) {
                 let _ = (executable.functions(), executable.code(0x1000).len(), executable.end());
+                let _ = (executable.pointers(0, u32::MAX), executable.function_at(0x1000));
             }
         }
     }

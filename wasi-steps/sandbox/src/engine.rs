@@ -53,6 +53,7 @@ pub(crate) fn config() -> Config {
         .wasm_wide_arithmetic(true)
         .wasm_simd(true)
         .wasm_function_references(true)
+        .wasm_branch_hinting(true)
         .wasm_tail_call(true)
         .memory_reservation(GUEST_SIZE)
         .memory_guard_size(GUARD_SIZE as u64)

@@ -64,7 +64,7 @@ fn main() {
         let before = Instant::now();
         let mut refused: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         let (mut bytes_refused, mut whole) = (0, 0);
-        for bounds in &functions {
+        for bounds in functions {
             match survey(&unit, *bounds) {
                 Ok(left) => {
                     if bounds.end - bounds.start >= least {

@@ -5,7 +5,7 @@
 mod lift_support;
 
 use cooper_x86::interpreter::Exit;
-use cooper_x86::lift::{FunctionBounds, Unit, dump};
+use cooper_x86::lift::{CodeImage, FunctionBounds, Unit, dump};
 use cooper_x86::state::{CpuState, register::*};
 use lift_support::{CODE, DATA, DATA_SIZE, End, HOME, Image, Map, Runner};
 use std::sync::atomic::AtomicU8;
@@ -156,4 +156,51 @@ fn the_state_knows_the_stack_before_memory_is_touched() {
     let [before, after] = text.split("publish").collect::<Vec<_>>()[..] else { panic!("{text}") };
     let stores = [before, after].map(|part| part.matches("I64Store").count());
     assert_eq!(stores, [2, 1], "{text}");
+}
+
+/// A file with two functions.
+struct Two(Image, [FunctionBounds; 2]);
+
+impl CodeImage for Two {
+    fn code(&self, at: u32) -> &[u8] {
+        self.0.code(at)
+    }
+
+    fn read_only(&self, at: u32, buffer: &mut [u8]) -> bool {
+        self.0.read_only(at, buffer)
+    }
+
+    fn function_at(&self, at: u32) -> Option<FunctionBounds> {
+        self.1.iter().copied().find(|bounds| (bounds.start..bounds.end).contains(&at))
+    }
+}
+
+#[test]
+fn a_branch_into_the_middle_of_a_function_shares_its_code() {
+    // test edi, edi; je 5; ret | push rbx; mov eax, 7; pop rbx; ret
+    let bytes = vec![0x85, 0xff, 0x74, 0x02, 0xc3, 0x53, 0xb8, 7, 0, 0, 0, 0x5b, 0xc3];
+    let bounds = [FunctionBounds { start: 0, end: 5 }, FunctionBounds { start: 5, end: 13 }];
+    let check = |target: u8, inside: usize| {
+        let mut bytes = bytes.clone();
+        bytes[3] = target - 4;
+        let image = Two(Image(bytes), bounds);
+        let unit = Unit { image: &image, functions: &[], extra_entries: &[] };
+        let text = dump(&unit, bounds[0]).expect("it is translated");
+        assert_eq!(text.matches("rax = ").count(), inside, "{text}");
+    };
+    check(6, 1);
+    // A function's start is a call of it.
+    check(5, 0);
+}
+
+#[test]
+fn an_entry_reads_what_it_needs() {
+    // mov eax, 1; test edi, edi; je out; loop: add rdx, rbx; add rcx, rdx; dec edi; jne loop; out: ret
+    let text = dumped(&[
+        0xb8, 1, 0, 0, 0, 0x85, 0xff, 0x74, 10, 0x48, 0x01, 0xda, 0x48, 0x01, 0xd1, 0xff, 0xcf, 0x75, 0xf6,
+    ]);
+    let arrivals: Vec<&str> = text.lines().filter(|line| line.contains("arrive")).collect();
+    assert_eq!(arrivals.len(), 2, "{text}");
+    // The loop gives back what it found in rax, the start sets it.
+    assert_eq!(arrivals.iter().filter(|line| line.contains("rax")).count(), 1, "{text}");
 }

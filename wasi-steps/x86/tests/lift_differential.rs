@@ -16,7 +16,7 @@ use cooper_x86::interpreter::{Exit, Interpreter};
 use cooper_x86::lift::{FunctionBounds, Refusal, Unit, dump, translate};
 use cooper_x86::memory::{PAGE_SIZE, Protection};
 use cooper_x86::state::{CpuState, flag, register::*};
-use iced_x86::{Code, FlowControl, Instruction, Mnemonic};
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic, Register};
 use instructions::{
     Random, encode, flag_bits, hide, in_scope, instance, is_common, is_comparison, random_state, sequence,
     untestable,
@@ -210,6 +210,26 @@ fn every_instruction_form_does_what_the_interpreter_does() {
     assert!(tally.runs >= 100_000 * factor, "{} runs, {} faults", tally.runs, tally.faults);
     // x87 and MMX forms, a third of all, are the interpreter's.
     assert!(tally.stepped < tally.runs / 2, "{} of {} interpreted", tally.stepped, tally.runs);
+}
+
+/// Strings of random bytes hardly have an end or a byte in common: a comparison or saturation first makes them alike.
+#[test]
+fn comparisons_of_strings_do_what_the_interpreter_does() {
+    let mut cases = Vec::new();
+    for control in 0..128 {
+        for alike in [Code::Pcmpgtb_xmm_xmmm128, Code::Paddusb_xmm_xmmm128, Code::Psubusb_xmm_xmmm128] {
+            let instructions = [
+                Instruction::with2(alike, Register::XMM1, Register::XMM2),
+                Instruction::with2(alike, Register::XMM3, Register::XMM4),
+                Instruction::with3(Code::Pcmpistri_xmm_xmmm128_imm8, Register::XMM1, Register::XMM3, control),
+            ];
+            let instructions = instructions.into_iter().collect::<Result<Vec<_>, _>>().expect("they exist");
+            cases.extend(Case::new(instructions, 0, cases.len()));
+        }
+    }
+    let tally = run_cases(&cases, 60, &mut Random(11));
+    report(&tally);
+    assert!(tally.runs > 20_000, "{} runs", tally.runs);
 }
 
 #[test]

@@ -20,7 +20,7 @@
 //!   So a longjmp, a fork or a switch of stacks is an ordinary difference of addresses, left to `resolve`.
 
 /// Version of this interface and of the translation; part of the key of cached code.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 4;
 
 /// The module that all imports belong to.
 pub const MODULE: &str = "c";

@@ -1,7 +1,9 @@
 //! From the bytes of a function to a graph of blocks.
 //!
 //! Instructions are decoded from the entry along every branch that stays within the function's bounds; leaders of
-//! blocks are branch targets. A branch out of the bounds is a tail exit, a node of its own. Where a branch leads into
+//! blocks are branch targets. A branch out of the bounds is a tail exit, a node of its own; but where it leads into the middle of
+//! another function, such as an out-of-line part or the common end of hand-written functions, the code there is taken for this
+//! function's as well, because nobody else could enter it. Where a branch leads into
 //! the middle of an instruction, the bytes are decoded a second time from there: such overlaps exist (a jump over a
 //! `lock` prefix).
 //!
@@ -32,6 +34,8 @@ pub(crate) enum Body {
     Choose { dispatch: u32, index: u32 },
     /// Goes where a `Choose` said; the number names its variable.
     Dispatch(u32),
+    /// Where an entry leads before the code: every entry reads the registers that it needs, and no others.
+    Arrive,
     /// Enters the hub with the address that the function was entered at.
     EnterHub,
     /// Goes to the landing for the guest address in the hub's variable; the last successor is the way outside.
@@ -69,9 +73,12 @@ pub(crate) struct Graph {
 impl Graph {
     /// Makes a node an entry.
     pub(crate) fn add_entry(&mut self, at: u32, target: usize) {
+        let mut arrive = node(Body::Arrive);
+        arrive.successors.push(target);
+        self.nodes.push(arrive);
         let last = self.nodes.len();
         let mut entry = node(Body::Entry { at });
-        entry.successors.push(target);
+        entry.successors.push(last - 1);
         entry.successors.extend(self.nodes[self.last_entry].successors.get(1));
         self.nodes.push(entry);
         self.nodes[self.last_entry].successors.truncate(1);
@@ -172,9 +179,15 @@ fn falls_through(instruction: &Instruction) -> bool {
     matches!(flow(instruction), Flow::Next | Flow::Branch(_))
 }
 
+/// Most functions that a function shares code of.
+const MAX_SHARED: usize = 8;
+/// Most instructions that a function has when it begins to share code of another one.
+const MAX_SHARING: usize = 2_000;
+
 struct Explorer<'a> {
     image: &'a dyn CodeImage,
-    bounds: FunctionBounds,
+    /// The function's, then those of functions that it shares code of.
+    bounds: Vec<FunctionBounds>,
     ends: &'a BTreeSet<u32>,
     all: Decoded,
     work: Vec<u32>,
@@ -183,19 +196,36 @@ struct Explorer<'a> {
 }
 
 impl Explorer<'_> {
+    /// The bounds around an address.
+    fn bounds_of(&self, at: u32) -> Option<FunctionBounds> {
+        self.bounds.iter().copied().find(|bounds| (bounds.start..bounds.end).contains(&at))
+    }
+
     fn inside(&self, at: u32) -> bool {
-        at >= self.bounds.start && at < self.bounds.end
+        self.bounds_of(at).is_some()
+    }
+
+    /// Goes on at the target of a branch, be it in the middle of another function.
+    fn branch(&mut self, target: u32) {
+        if !self.inside(target)
+            && self.bounds.len() <= MAX_SHARED
+            && self.all.instructions.len() < MAX_SHARING
+            && let Some(other) = self.image.function_at(target).filter(|other| other.start != target)
+        {
+            self.bounds.push(other);
+        }
+        self.work.push(target);
     }
 
     /// Decodes all that the work leads to.
     fn follow(&mut self) -> Result<(), Refusal> {
         while let Some(leader) = self.work.pop() {
-            if !self.inside(leader) || !self.all.leaders.insert(leader) {
+            let Some(bounds) = self.bounds_of(leader).filter(|_| self.all.leaders.insert(leader)) else {
                 continue;
-            }
+            };
             let mut at = leader;
-            while self.inside(at) && !self.all.instructions.contains_key(&at) {
-                let Some(instruction) = decode(self.image, at, self.bounds.end) else { break };
+            while at < bounds.end && !self.all.instructions.contains_key(&at) {
+                let Some(instruction) = decode(self.image, at, bounds.end) else { break };
                 if self.all.instructions.len() >= MAX_INSTRUCTIONS {
                     return Err(Refusal::TooLarge);
                 }
@@ -207,8 +237,11 @@ impl Explorer<'_> {
                         at = next;
                         continue;
                     }
-                    Flow::Jump(target) => self.work.push(target),
-                    Flow::Branch(target) => self.work.extend([target, next]),
+                    Flow::Jump(target) => self.branch(target),
+                    Flow::Branch(target) => {
+                        self.branch(target);
+                        self.work.push(next);
+                    }
                     Flow::Leave => {
                         if instruction.flow_control() == FlowControl::IndirectBranch {
                             self.indirect.push(at);
@@ -223,16 +256,17 @@ impl Explorer<'_> {
 
     /// Where the bytes begin that nothing was decoded from, padding aside.
     fn gaps(&self) -> Vec<u32> {
+        let own = self.bounds[0];
         let mut found = Vec::new();
-        let mut at = self.bounds.start;
+        let mut at = own.start;
         let mut ends = true;
-        while at < self.bounds.end {
+        while at < own.end {
             if let Some(instruction) = self.all.instructions.get(&at) {
                 ends = !falls_through(instruction);
                 at = instruction.next_ip() as u32;
                 continue;
             }
-            let next = self.all.instructions.range(at..).next().map_or(self.bounds.end, |(next, _)| *next);
+            let next = self.all.instructions.range(at..own.end).next().map_or(own.end, |(next, _)| *next);
             if ends && let Some(start) = hub::behind_padding(self.image, at, next) {
                 found.push(start);
             }
@@ -258,14 +292,16 @@ fn explore(
         targets: BTreeSet::new(),
         scattered: BTreeSet::new(),
     };
-    let mut explorer = Explorer { image, bounds, ends, all, work: vec![bounds.start], indirect: Vec::new() };
+    let mut explorer =
+        Explorer { image, bounds: vec![bounds], ends, all, work: vec![bounds.start], indirect: Vec::new() };
     explorer.work.extend_from_slice(extra);
     let (mut is_computed, mut has_pointers, mut rounds) = (false, false, 0);
     loop {
         explorer.follow()?;
         // Tables are looked for when all that is reachable without them is known.
         if let Some(at) = explorer.indirect.pop() {
-            match tables::recover(image, bounds, &explorer.all.instructions, at) {
+            let around = explorer.bounds_of(at).unwrap_or(bounds);
+            match tables::recover(image, around, &explorer.all.instructions, at) {
                 Some(table) => {
                     explorer.work.extend(table.targets.iter().copied());
                     explorer.all.tables.insert(at, table);
@@ -332,7 +368,8 @@ pub(crate) fn graph(
     for leader in &leaders {
         builder.fill(*leader, &mut decoded, ends);
     }
-    builder.nodes[0].successors = vec![builder.at[&bounds.start]];
+    let arrive = builder.push(Body::Arrive, vec![builder.at[&bounds.start]]);
+    builder.nodes[0].successors = vec![arrive];
     let hub = builder.hub.map(|hub| (hub, targets));
     let mut graph = Graph { nodes: builder.nodes, entries: vec![bounds.start], last_entry: 0, hub, stubs };
     for at in extra {

@@ -35,6 +35,7 @@ fn forward(statements: &mut [Statement], mut dirty: u32) -> u32 {
                 dirty &= !*wanted;
             }
             Statement::Enter(..)
+            | Statement::Arrive(_)
             | Statement::At(_)
             | Statement::Drop(_)
             | Statement::Store(..)
@@ -80,6 +81,7 @@ pub(crate) fn reads(statement: &Statement, visit: &mut dyn FnMut(Var)) {
         | Statement::Fence
         | Statement::Call(..)
         | Statement::Save(..)
+        | Statement::Arrive(_)
         | Statement::Enter(..) => {}
     }
 }
@@ -113,6 +115,10 @@ fn backward(statements: &mut [Statement], mut live: u32) -> u32 {
                 live = moves.spill | ARGUMENTS;
             }
             Statement::Save(_, moves) => live |= moves.spill,
+            Statement::Arrive(moves) => {
+                moves.reload = live & !ARGUMENTS;
+                live &= ARGUMENTS;
+            }
             Statement::Enter(_, moves) => {
                 moves.reload = live;
                 live = 0;

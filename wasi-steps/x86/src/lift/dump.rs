@@ -156,6 +156,7 @@ fn write_statements(text: &mut String, statements: &[Statement], depth: usize) {
             Statement::Call(target, back, all) => {
                 format!("call {} back {back:#x}{}", callee(target), moves(all))
             }
+            Statement::Arrive(all) => format!("arrive{}", moves(all)),
             Statement::Enter(is_leaf, all) => {
                 format!("enter{}{}", if *is_leaf { " leaf" } else { "" }, moves(all))
             }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use wasm_encoder::{BlockType, Function, Instruction as Wasm, ValType};
+use wasm_encoder::{BlockType, BranchHint, Function, Instruction as Wasm, ValType};
 
 use super::abi;
 use super::dataflow::{ARGUMENTS, RESULTS};
@@ -63,6 +63,8 @@ pub(crate) struct Emitter<'a> {
     neighbours: &'a Neighbours<'a>,
     /// Places that can trap: offset in the function, unit address.
     pub(crate) faults: Vec<(u32, u32)>,
+    /// Branches that go one way nearly always.
+    pub(crate) hints: Vec<BranchHint>,
     at: u32,
     depth: u32,
     result: [u32; 2],
@@ -105,6 +107,7 @@ impl<'a> Emitter<'a> {
             labels: Vec::new(),
             neighbours,
             faults: Vec::new(),
+            hints: Vec::new(),
             at: 0,
             depth,
             result: [depth + 1, depth + 2],
@@ -148,6 +151,18 @@ impl<'a> Emitter<'a> {
     fn set(&mut self, var: Var) {
         let local = self.local(var);
         self.op(&Wasm::LocalSet(local));
+    }
+
+    /// Says of the branch that comes next whether it is taken, nearly always: the code that is hardly ever run is put out of the way.
+    fn hint(&mut self, is_taken: bool) {
+        let branch_func_offset = self.function.byte_len() as u32;
+        self.hints.push(BranchHint { branch_func_offset, branch_hint_value: is_taken.into() });
+    }
+
+    /// Opens what is run when a condition holds that hardly ever does.
+    fn open_unlikely(&mut self) {
+        self.hint(false);
+        self.open(Label::Other);
     }
 
     fn note_fault(&mut self) {
@@ -209,6 +224,7 @@ impl<'a> Emitter<'a> {
 
     fn leave_if_set(&mut self) {
         let depth = self.depth_of(Label::Leave);
+        self.hint(false);
         self.op(&Wasm::BrIf(depth));
     }
 
@@ -286,11 +302,12 @@ impl<'a> Emitter<'a> {
             Statement::Syscall(at, moves) => self.exit(*moves, functions::SYSCALL, &guest_address(*at)),
             Statement::Safepoint(at, moves) => {
                 self.load_stop_byte();
-                self.open(Label::Other);
+                self.open_unlikely();
                 self.exit(*moves, functions::STOP, at);
                 self.close();
             }
             Statement::Enter(is_leaf, moves) => self.enter(*is_leaf, *moves),
+            Statement::Arrive(moves) => self.reload(moves.reload),
             Statement::Save(_, moves) => self.spill(moves.spill),
             Statement::Barrier => {
                 self.load_stop_byte();
@@ -326,7 +343,7 @@ impl<'a> Emitter<'a> {
             self.too_deep();
             self.op(&Wasm::I32Or);
         }
-        self.open(Label::Other);
+        self.open_unlikely();
         self.spill(ARGUMENTS);
         if !is_leaf {
             self.op(&Wasm::I32Const(0));
@@ -395,6 +412,7 @@ impl<'a> Emitter<'a> {
         self.op(&Wasm::I32Load(memory(STATE, abi::TARGETS_OFFSET)));
         self.op(&Wasm::LocalGet(pc));
         self.op(&Wasm::I32Eq);
+        self.hint(true);
         self.op(&Wasm::If(if is_tail { BlockType::Empty } else { BlockType::FunctionType(types::RESULTS) }));
         let local = |index| Wasm::LocalGet(index);
         for is_hit in [true, false] {
@@ -451,7 +469,7 @@ impl<'a> Emitter<'a> {
         self.op(&Wasm::LocalTee(pc));
         self.guest_address(back);
         self.op(&Wasm::I32Ne);
-        self.open(Label::Other);
+        self.open_unlikely();
         self.op(&Wasm::LocalGet(pc));
         for register in [RSP, RAX, RDX] {
             self.get(register);

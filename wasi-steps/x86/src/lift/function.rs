@@ -117,7 +117,7 @@ fn lift_with(
     lifter.barriers.sort_unstable();
     let mut choices = HashMap::new();
     let mut nodes = vec![IrNode { statements: Vec::new(), end: End::Jump(0), spill: 0 }; graph.nodes.len()];
-    let start = graph.nodes[0].successors[0];
+    let start = graph.nodes[graph.nodes[0].successors[0]].successors[0];
     for index in &shape.order {
         lifter.begin(flags.sources[*index], flags.first[*index]);
         let place = match (&graph.nodes[*index].body, lifter.hub) {
@@ -232,7 +232,12 @@ fn lift_node(
             lifter.out.push(Statement::At(*at));
             End::Tail(lifter.callee(*at))
         }
+        Body::Arrive => {
+            lifter.out.push(Statement::Arrive(Moves::default()));
+            End::Jump(node.successors[0])
+        }
         Body::EnterHub => {
+            lifter.out.push(Statement::Arrive(Moves::default()));
             if let Some(hub) = lifter.hub {
                 lifter.set(hub, wrap(get(PCD)));
             }

@@ -129,6 +129,8 @@ pub(crate) enum Statement {
     Call(Callee, u32, Moves),
     /// The function begins: a look at the stop byte and, unless it is a leaf, the depth.
     Enter(bool, Moves),
+    /// One of the function's entries leads here: registers are read from the state that are needed from here on.
+    Arrive(Moves),
     /// Registers of this set that are dirty are written to the state: what a loop does not change need not be written in it.
     Save(u32, Moves),
     /// The stack pointer goes to the state, for handlers of faults.

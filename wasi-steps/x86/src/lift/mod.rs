@@ -43,6 +43,7 @@ mod strings;
 mod structure;
 mod survey;
 mod tables;
+mod text;
 mod validate;
 mod vector;
 
@@ -62,6 +63,12 @@ pub trait CodeImage {
     fn pointers(&self, from: u32, to: u32) -> Vec<u32> {
         let _ = (from, to);
         Vec::new()
+    }
+
+    /// The bounds of the function that holds a unit address, as far as the file says.
+    fn function_at(&self, at: u32) -> Option<FunctionBounds> {
+        let _ = at;
+        None
     }
 
     /// The bias that the file insists on, when it is linked for a fixed address: absolute addresses in its code and

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use wasm_encoder::{
-    CodeSection, ConstExpr, ElementSection, Elements, EntityType, FunctionSection, GlobalType, HeapType,
-    ImportSection, Instruction as Wasm, MemoryType, Module, RefType, TableType, TypeSection, ValType,
+    BranchHint, BranchHints, CodeSection, ConstExpr, ElementSection, Elements, EntityType, FunctionSection,
+    GlobalType, HeapType, ImportSection, Instruction as Wasm, MemoryType, Module, RefType, TableType,
+    TypeSection, ValType,
 };
 
 use super::emit::{Emitter, Label, Neighbours, functions, types};
@@ -16,6 +17,7 @@ use super::{FaultSite, abi, structure};
 pub(crate) struct Body {
     bytes: Vec<u8>,
     faults: Vec<(u32, u32)>,
+    hints: Vec<BranchHint>,
 }
 
 /// Writes one function.
@@ -26,7 +28,7 @@ pub(crate) fn write(function: &Function, neighbours: &Neighbours<'_>) -> Body {
     emitter.close();
     emitter.leave();
     emitter.op(&Wasm::End);
-    Body { bytes: emitter.function.into_raw_body(), faults: emitter.faults }
+    Body { bytes: emitter.function.into_raw_body(), faults: emitter.faults, hints: emitter.hints }
 }
 
 /// The type of functions in the table.
@@ -94,6 +96,11 @@ pub(crate) fn assemble(bodies: &[Body]) -> (Vec<u8>, Vec<FaultSite>) {
     let mut elements = ElementSection::new();
     elements.active(Some(0), &ConstExpr::global_get(1), Elements::Expressions(SLOT, slots.into()));
     module.section(&elements);
+    let mut hints = BranchHints::new();
+    for (index, body) in (functions::FIRST..).zip(bodies) {
+        hints.function_hints(index, body.hints.iter().copied());
+    }
+    module.section(&hints);
     let mut code = CodeSection::new();
     for body in bodies {
         code.raw(&body.bytes);

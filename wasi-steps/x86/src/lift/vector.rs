@@ -150,6 +150,7 @@ impl Lifter<'_> {
             .or_else(|| self.shuffle(i))
             .or_else(|| self.horizontal(i))
             .or_else(|| self.float(i))
+            .or_else(|| self.text(i))
     }
 
     /// The source operand in a v128, with zeros above what memory gives.

@@ -250,6 +250,7 @@ pub fn engine(memory: &'static GuestMemory) -> Engine {
     config
         .wasm_threads(true)
         .wasm_function_references(true)
+        .wasm_branch_hinting(true)
         .wasm_wide_arithmetic(true)
         .wasm_multi_memory(true)
         .table_lazy_init(false)
