@@ -45,20 +45,32 @@ impl std::iter::Sum for CpuTime {
     }
 }
 
+/// Processor time of the calling host thread, in nanoseconds.
+fn host_time() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// The processor time of one thread, as it last noted it; all in nanoseconds.
 #[derive(Debug, Default)]
 pub(crate) struct ThreadClock {
+    /// What the host thread had used before it was this one's.
+    before: AtomicU64,
     total: AtomicU64,
     handlers: AtomicU64,
     waited: AtomicU64,
 }
 
 impl ThreadClock {
+    /// Makes the calling host thread the clock's.
+    pub(crate) fn begin(&self) {
+        self.before.store(host_time(), Ordering::Relaxed);
+    }
+
     /// Notes the processor time of the calling host thread, which must be the clock's.
     pub(crate) fn note(&self) {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        let nanoseconds = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
-        self.total.store(nanoseconds, Ordering::Relaxed);
+        let own = host_time().saturating_sub(self.before.load(Ordering::Relaxed));
+        self.total.store(own, Ordering::Relaxed);
     }
 
     /// Counts a system call that began at `start` and ends now.

@@ -740,7 +740,7 @@ fn new_store(tiers: &Arc<Tiers>, space: &AddressSpace) -> Result<Store<ContextDa
 /// The executor of a guest thread.
 pub(crate) struct TieredExecutor {
     tiers: Arc<Tiers>,
-    /// Not there while a store has it.
+    /// Not there while a store has it, and before the first machine code.
     interpreter: Option<Interpreter>,
     /// Set when no store could be made.
     interpreted: bool,
@@ -748,8 +748,7 @@ pub(crate) struct TieredExecutor {
 
 impl TieredExecutor {
     pub(crate) fn new(tiers: Arc<Tiers>) -> Self {
-        let interpreter = Some(Interpreter::new(tiers.code().clone()));
-        Self { tiers, interpreter, interpreted: false }
+        Self { tiers, interpreter: None, interpreted: false }
     }
 
     /// Runs with a store until the thread ends or has another memory.
@@ -830,7 +829,8 @@ impl Executor for TieredExecutor {
                 }
             }
             let entries = !self.interpreted && self.tiers.machine().is_some() && !supervisor.is_brief();
-            let Some(interpreter) = &mut self.interpreter else { return };
+            let interpreter =
+                self.interpreter.get_or_insert_with(|| Interpreter::new(self.tiers.code().clone()));
             let space = supervisor.space().clone();
             let bounds = Bounds { entries, ..Bounds::NONE };
             let stop = supervisor.stop().byte();

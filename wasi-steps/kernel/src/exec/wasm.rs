@@ -42,15 +42,9 @@ pub trait WasmProgram: Send + Sync {
 #[derive(Debug)]
 pub struct WasmFile<'a> {
     pub(super) handle: &'a FileHandle,
-    pub(super) path: &'a [u8],
 }
 
 impl WasmFile<'_> {
-    /// The path as it was given to `execve`.
-    pub fn path(&self) -> &[u8] {
-        self.path
-    }
-
     /// The identity of the bytes, where they cannot change any more.
     pub fn content_id(&self) -> Option<ContentId> {
         self.handle.content_id()
@@ -96,7 +90,7 @@ pub(super) fn load(
         kernel.hint(format!("cannot execute `{shown}`: WebAssembly programs are not run here"));
         return Err(Errno::NOEXEC);
     };
-    let file = WasmFile { handle: &program.handle, path };
+    let file = WasmFile { handle: &program.handle };
     let wasm = loader.load(&file).map_err(|refusal| {
         kernel.hint(format!("cannot execute `{shown}`: {}", refusal.reason));
         refusal.errno

@@ -12,6 +12,7 @@ pub(crate) mod clone;
 pub(crate) mod credentials;
 pub(crate) mod exec;
 pub(crate) mod exit;
+mod host_thread;
 pub(crate) mod limits;
 pub(crate) mod process;
 pub(crate) mod run;

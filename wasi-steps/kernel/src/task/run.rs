@@ -10,9 +10,9 @@ use cooper_x86::memory::{Access, Fault};
 use cooper_x86::state::{CpuState, register};
 
 use super::process::ExitStatus;
-use super::{Task, exit};
+use super::{Task, exit, host_thread};
 use crate::cx::Cx;
-use crate::kernel::{Executor, Flow, HOST_STACK, Supervisor};
+use crate::kernel::{Executor, Flow, Supervisor};
 use crate::memory::{AddressSpace, FaultCause};
 use crate::signal::deliver::{Interrupted, Next, attend};
 use crate::signal::pending::code;
@@ -44,12 +44,12 @@ pub(crate) fn start(task: Arc<Task>, cpu: CpuState, space: Arc<AddressSpace>) ->
     space.join(&task);
     let service = Service { task, space, instructions: 0, last_fault: (0, 0) };
     let thread = Thread { cpu, executor, service };
-    let builder = std::thread::Builder::new().name("guest".to_owned()).stack_size(HOST_STACK);
-    builder.spawn(move || thread.run()).map(|_| ()).map_err(|_| Errno::AGAIN)
+    host_thread::run(Box::new(move || thread.run()))
 }
 
 impl Thread {
     fn run(mut self) {
+        self.service.task.clock.begin();
         // A panic is our bug; the guest thread ends with it instead of staying in the tables for ever.
         let run = || self.executor.run(&mut self.cpu, &mut self.service);
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));

@@ -70,8 +70,6 @@ impl Machine {
 pub(super) struct Module {
     pub(super) machine: Arc<Machine>,
     pub(super) instance: InstancePre<Guest>,
-    /// The last part of the path by which it was first executed.
-    pub(super) name: String,
     pub(super) id: [u8; 32],
     pub(super) is_trusted: bool,
 }
@@ -127,9 +125,7 @@ impl Programs {
         let linker = if is_trusted { &machine.trusted } else { &machine.plain };
         check(&module, is_trusted)?;
         let instance = linker.instantiate_pre(&module).map_err(|error| refuse(format!("{error:#}")))?;
-        let name = file.path().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        let name = String::from_utf8_lossy(name).into_owned();
-        Ok(Arc::new(Module { machine: machine.clone(), instance, name, id: id.0, is_trusted }))
+        Ok(Arc::new(Module { machine: machine.clone(), instance, id: id.0, is_trusted }))
     }
 
     fn cached(&self, machine: &Machine, id: ContentId) -> Option<wasmtime::Module> {

@@ -243,7 +243,9 @@ pub(super) fn run(module: &Module, cpu: &mut CpuState, supervisor: &mut dyn Supe
     match result {
         Ok(leave) => flow(leave),
         Err((signal, reason)) => {
-            supervisor.hint(format!("`{}` {reason}", module.name));
+            let program = space.arguments().into_iter().next().unwrap_or_default();
+            let name = program.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            supervisor.hint(format!("`{}` {reason}", String::from_utf8_lossy(name)));
             supervisor.fail(signal)
         }
     }
@@ -321,7 +323,7 @@ impl Guest {
             } else {
                 String::new()
             };
-            return (signal::KILL, format!("cannot start: {:#}{table}", error));
+            return (signal::KILL, format!("cannot start: {error:#}{table}"));
         };
         let signal = match trap {
             Trap::MemoryOutOfBounds | Trap::HeapMisaligned | Trap::StackOverflow => signal::SEGV,

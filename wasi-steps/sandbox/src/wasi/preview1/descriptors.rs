@@ -45,7 +45,7 @@ pub(super) mod rights {
     /// Changes to a file's bytes beside `fd_write`.
     pub(crate) const CHANGE: u64 = 1 << 8 | 1 << 22;
     /// Everything that a directory has: paths, `fd_readdir` and its own attributes.
-    pub(super) const DIRECTORY: u64 = (1 << 27) - 1 & !(READ | WRITE | SEEK | CHANGE | 1 << 7);
+    pub(super) const DIRECTORY: u64 = ((1 << 27) - 1) & !(READ | WRITE | SEEK | CHANGE | 1 << 7);
     /// What every descriptor has.
     pub(super) const ANY: u64 = 1 | 1 << 3 | 1 << 4 | 1 << 7 | 1 << 21 | 1 << 23 | 1 << 27;
     pub(super) const SOCKET: u64 = 1 << 28 | 1 << 29;

@@ -144,7 +144,7 @@ impl World {
                 .put(path.as_bytes(), entry(path, metadata(0o666), file.clone()))
                 .expect("a tree in memory");
         }
-        let link = NodeKind::Symlink { target: b"file".to_vec().into() };
+        let link = NodeKind::Symlink { target: b"file".to_vec() };
         builder.put(b"link", entry("link", metadata(0o777), link)).expect("a tree in memory");
         self.mounted = builder.finish().expect("a tree in memory");
         self.is_mount_read_only = true;

@@ -339,11 +339,12 @@ impl Encoder {
             Trap::Recursion => sink.call(own),
             Trap::Spin => sink.loop_(BlockType::Empty).br(0).end(),
             Trap::Grow(pages) => {
-                sink.i32_const(pages.cast_signed()).memory_grow(0).i64_extend_i32_s().local_set(RESULT);
-                self.expect(PAGES as i64);
-                return;
+                sink.i32_const(pages.cast_signed()).memory_grow(0).i64_extend_i32_s().local_set(RESULT)
             }
         };
+        if matches!(trap, Trap::Grow(_)) {
+            self.expect(PAGES as i64);
+        }
     }
 
     fn finish(self, data: &[(u32, Vec<u8>)]) -> Vec<u8> {
