@@ -166,6 +166,10 @@ impl<'a> Evaluator<'a> {
             self.position = before;
             self.token = Token::Name(name);
         }
+        self.conditional(evaluate)
+    }
+
+    fn conditional(&mut self, evaluate: bool) -> Result<i64, Flow> {
         let condition = self.binary(1, evaluate)?;
         if !self.take("?") {
             return Ok(condition);
@@ -175,7 +179,7 @@ impl<'a> Evaluator<'a> {
         if !self.take(":") {
             return self.error("expecting ':'");
         }
-        let no = self.assignment(evaluate && condition == 0)?;
+        let no = self.conditional(evaluate && condition == 0)?;
         self.depth -= 1;
         Ok(if condition != 0 { yes } else { no })
     }

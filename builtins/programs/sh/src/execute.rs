@@ -84,7 +84,7 @@ impl Shell {
 
     /// Runs a command; its status is in `status`.
     pub(crate) fn evaluate(&mut self, node: &Node, flags: Flags) -> Result<(), Flow> {
-        if self.depth >= MAX_DEPTH {
+        if self.depth >= MAX_DEPTH || system::stack_used(self.stack) > self.stack_limit {
             return Err(self.error(b"commands nested too deeply"));
         }
         self.depth += 1;

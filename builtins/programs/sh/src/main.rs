@@ -62,7 +62,10 @@ fn run(arguments: Vec<Bytes>) -> i32 {
     let (mut input, exit) = match source {
         Source::Text(text) => (Input::text(&text), true),
         Source::File(name) => match builtins::read_file(&name) {
-            Ok(text) => (Input::file(text), false),
+            Ok(text) => {
+                shell.zero = name;
+                (Input::file(text), false)
+            }
             Err(error) => {
                 let message =
                     [b"cannot open ", &name[..], b": ", redirect::describe(error, false).as_bytes()].concat();
@@ -81,6 +84,7 @@ fn run(arguments: Vec<Bytes>) -> i32 {
 impl Shell {
     /// Takes options and operands; `None` when they are wrong.
     fn command_line(&mut self, arguments: &[Bytes]) -> Option<Source> {
+        self.line = 0;
         let mut command = false;
         let mut rest = Vec::new();
         let mut options = true;
@@ -110,7 +114,6 @@ impl Shell {
         let mut operands = operands.into_iter();
         let source = if command {
             let Some(text) = operands.next() else {
-                self.line = 0;
                 self.error(b"-c requires an argument");
                 return None;
             };
@@ -122,10 +125,7 @@ impl Shell {
             Source::Stdin
         } else {
             match operands.next() {
-                Some(file) => {
-                    self.zero = file.clone();
-                    Source::File(file)
-                }
+                Some(file) => Source::File(file),
                 None => {
                     self.env.options.set(Opt::Stdin, true);
                     Source::Stdin
@@ -138,6 +138,7 @@ impl Shell {
             self.env.options.set(Opt::Interactive, true);
         }
         self.interactive = self.env.options.has(Opt::Interactive);
+        self.line = 1;
         Some(source)
     }
 

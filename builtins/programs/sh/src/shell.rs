@@ -218,6 +218,9 @@ pub(crate) struct Shell {
     /// Signals that were taken and whose traps have not run yet.
     pub taken: Vec<i32>,
     pub in_trap: bool,
+    /// Where the stack was when the shell began, and how much of it commands may take.
+    pub(crate) stack: usize,
+    pub(crate) stack_limit: usize,
     /// How many of the subshells that run in this process are ended by writing to a pipe without readers.
     pub guarded: u32,
 }
@@ -242,6 +245,8 @@ impl Shell {
             exiting: false,
             taken: Vec::new(),
             in_trap: false,
+            stack: system::stack_position(),
+            stack_limit: system::stack_limit(),
             guarded: 0,
         }
     }

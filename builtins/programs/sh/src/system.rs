@@ -418,3 +418,26 @@ pub(crate) fn restore_pipe_signal() {
         ignore(SIGPIPE, false);
     }
 }
+
+/// Where the stack is now.
+#[inline(never)]
+pub(crate) fn stack_position() -> usize {
+    let marker = 0u8;
+    std::hint::black_box(&raw const marker) as usize
+}
+
+/// How much of the stack has been taken since it was at `start`: it grows downwards, in both worlds.
+pub(crate) fn stack_used(start: usize) -> usize {
+    start.saturating_sub(stack_position())
+}
+
+/// How much of the stack commands that run inside one another may take: the rest is for what each of them does.
+pub(crate) fn stack_limit() -> usize {
+    // RLIMIT_STACK; a module's stack is what `build.rs` has asked the linker for.
+    let size = if cfg!(target_family = "wasm") {
+        8 << 20
+    } else {
+        limit(3).map_or(8 << 20, |limits| limits[0].min(64 << 20))
+    };
+    size as usize / 4 * 3
+}

@@ -56,7 +56,7 @@ pub(crate) fn exit(shell: &mut Shell, arguments: &[Bytes], _: Flags) -> Result<i
 /// `eval`
 pub(crate) fn eval(shell: &mut Shell, arguments: &[Bytes], flags: Flags) -> Result<i32, Flow> {
     let text = arguments[1..].join(&b' ');
-    let mut input = Input::text(&text).at_line(shell.line);
+    let mut input = Input::text(&text);
     shell.run_input(&mut input, Flags { tested: flags.tested, exit: false })?;
     Ok(shell.status)
 }

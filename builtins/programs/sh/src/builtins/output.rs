@@ -27,7 +27,7 @@ pub(crate) fn echo(shell: &mut Shell, arguments: &[Bytes], _: Flags) -> Result<i
     shell.print(&text)
 }
 
-/// Replaces escapes; whether there was a `\c`, which ends the output. `zero`: octal numbers begin with `\0`.
+/// Replaces escapes; whether there was a `\c`, which ends the output. `zero`: as `echo` and `%b` have them, with a `0` before an octal number.
 fn unescape(from: &[u8], to: &mut Vec<u8>, zero: bool) -> bool {
     let mut rest = from;
     while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
@@ -49,7 +49,9 @@ fn unescape(from: &[u8], to: &mut Vec<u8>, zero: bool) -> bool {
             b'v' => 11,
             b'\\' => b'\\',
             b'c' if zero => return true,
-            b'0'..=b'7' if !zero || *letter == b'0' => {
+            b'0'..=b'7' => {
+                // With `zero`, the first one does not count.
+                let zero = zero && *letter == b'0';
                 let digits = &rest[usize::from(zero)..];
                 let count = digits.iter().take(3).take_while(|byte| (b'0'..=b'7').contains(byte)).count();
                 used = usize::from(zero) + count;

@@ -81,7 +81,7 @@ impl Input {
     }
 
     /// The text, as one that begins in that line.
-    pub(crate) fn at_line(mut self, line: u32) -> Self {
+    pub(super) fn at_line(mut self, line: u32) -> Self {
         self.line = line;
         self
     }
