@@ -47,6 +47,7 @@ pub const PROGRAMS: &[(&str, Runs)] = &[
     ("files", Runs::Natively),
     ("forks", Runs::InCooper),
     ("futex", Runs::Natively),
+    ("generated", Runs::Natively),
     ("getdents", Runs::Natively),
     ("groups", Runs::Natively),
     ("inet", Runs::Natively),

@@ -83,11 +83,12 @@ fn compared(program: &'static str, runs: Runs, variant: Variant) -> Case {
 }
 
 /// The programs that CI runs translated: those with signals, jumps out of frames, faults, threads, forks and arithmetic.
-const TRANSLATED: [&str; 12] = [
+const TRANSLATED: [&str; 13] = [
     "alarm",
     "exec",
     "faults",
     "futex",
+    "generated",
     "jumps",
     "mmap",
     "numbers",
