@@ -313,10 +313,11 @@ fn mounts_reach_the_step_and_not_the_image() {
     let mut bench = Bench::new();
     bench.file("d/f", "1", 0o644);
     bench.request.secrets.insert("key".to_owned(), Secret::new(b"hush".to_vec()));
+    bench.request.agents.insert("default".to_owned(), "/agent".into());
     let dockerfile = "FROM scratch AS other\nCOPY d /o\nFROM scratch\nWORKDIR /w\n\
         RUN --mount=type=bind,source=d,target=ctx --mount=from=other,target=/o,source=/o,rw --mount=type=tmpfs,target=/t,size=1k \
         --mount=type=secret,id=key,env=KEY --mount=type=secret,id=none --mount=type=secret,id=key,mode=0440,uid=5 \
-        --mount=type=cache,target=/c,uid=7,mode=0700 noop\n";
+        --mount=type=cache,target=/c,uid=7,mode=0700 --mount=type=ssh --mount=type=ssh,id=no,target=/no noop\n";
     let result = bench.build(dockerfile);
     assert_eq!(bench.list(&result.tree), "0755 0:0 w/");
     let mounts = bench.last_request().mounts;
@@ -328,6 +329,7 @@ fn mounts_reach_the_step_and_not_the_image() {
                 StepMountSource::Cache { id, .. } => format!("cache {id}"),
                 StepMountSource::Tmpfs { size, .. } => format!("tmpfs {size:?}"),
                 StepMountSource::File { mode, uid, .. } => format!("file {mode:o} {uid}"),
+                StepMountSource::Socket { host, mode, .. } => format!("socket {} {mode:o}", host.to_text()),
             };
             format!("{} {what} {}", mount.target.to_text(), if mount.read_only { "ro" } else { "rw" })
         })
@@ -340,9 +342,11 @@ fn mounts_reach_the_step_and_not_the_image() {
             "/t tmpfs Some(1024) rw",
             "/run/secrets/key file 440 5 ro",
             "/c cache /c rw",
+            "/run/buildkit/ssh_agent.0 socket /agent 600 rw",
         ]
     );
     assert!(variables(&bench).contains(&"KEY=hush".to_owned()));
+    assert!(variables(&bench).contains(&"SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0".to_owned()));
     // Contents of bind mounts count, secrets do not.
     bench.request.secrets.insert("key".to_owned(), Secret::new(b"other".to_vec()));
     bench.build(dockerfile);
@@ -484,11 +488,14 @@ fn what_is_not_there_yet_is_refused_by_name_and_place() {
         let failure = bench.failure(&format!("FROM scratch\n{line}\n"));
         assert!(failure.contains(message) && failure.contains(" --> Dockerfile:2:"), "{failure}");
     };
-    check("ADD https://example.com/x.git /", "ADD of the git repository `https://example.com/x.git`");
-    check("ADD --checksum=sha256:00 f /", "invalid checksum: `sha256:00`");
+    check("ADD git@example.com:x.git /", "a git repository by SSH: `example.com:x.git` is not supported yet");
+    check("ADD https://example.com/x.git?a=b /", "`a` is not one of");
+    check("ADD --checksum=sha256:00 https://example.com/x.git /", "invalid checksum: `sha256:00`");
+    check("ADD --checksum=sha256:00 https://example.com/x /", "invalid checksum: `sha256:00`");
+    check("ADD --checksum=sha256:00 f /", "`--checksum` is for exactly one source with a URL");
     check("RUN --security=insecure x", "RUN --security=insecure is refused");
     check("RUN --network=host x", "RUN --network=host is not allowed");
-    check("RUN --mount=type=ssh x", "RUN --mount=type=ssh is not supported yet");
+    check("RUN --mount=type=ssh,required=true x", "the step requires the SSH agent `default`");
     check("COPY --from=9 f /", "there is no stage number 9");
     check("COPY --chmod=rwx f /", "invalid mode: `rwx`");
     check("STOPSIGNAL SIGNOPE", "invalid signal: `SIGNOPE`");

@@ -138,8 +138,10 @@ fn what_is_not_there_yet_is_refused_by_name() {
         assert_eq!(said.code, 2, "{flag}: {}", said.err);
         assert!(said.err.contains(flag), "{flag}: {}", said.err);
     }
-    let said = bench.run(&["build", "https://example.com/x.git"]);
-    assert!(said.code == 2 && said.err.contains("git context"), "{}", said.err);
+    let said = bench.run(&["build", "git@example.com:x.git"]);
+    assert!(said.code == 2 && said.err.contains("a git repository by SSH"), "{}", said.err);
+    let said = bench.run(&["build", "--ssh", "default=ctx/Dockerfile", "ctx"]);
+    assert!(said.code == 2 && said.err.contains("key file"), "{}", said.err);
     assert_eq!(bench.run(&["build", "--provenance=false", "--sbom=false", "-q", "ctx"]).code, 0);
 }
 

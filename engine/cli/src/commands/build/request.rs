@@ -199,6 +199,9 @@ impl Reader<'_> {
     fn repository(&self, text: &str) -> Result<ContextSource, Failure> {
         let wrong = |reason| Failure::usage(format!("invalid address of a repository: {reason}"));
         let address = GitAddress::parse(text).map_err(wrong)?;
+        if address.is_ssh() {
+            return Err(Failure::unsupported(&format!("a git repository by SSH (`{address}`)")));
+        }
         let keep_git_dir = address.keep_git_dir.unwrap_or(self.keep_git_dir);
         let source = GitSource { address, keep_git_dir };
         let name = source.address.to_string();
@@ -406,9 +409,11 @@ fn agents(texts: &[String]) -> Result<BTreeMap<String, PathBuf>, Failure> {
         let metadata = std::fs::metadata(&socket)
             .map_err(|error| Failure::Engine(Error::host(format!("cannot use --ssh `{text}`"), error)))?;
         if !metadata.file_type().is_socket() {
-            return Err(Failure::unsupported(&format!(
-                "--ssh with a key file (`{text}`); add the key to an agent with `ssh-add` and pass the agent's socket"
-            )));
+            let message = format!("--ssh `{text}`: a key file is not supported, an agent's socket is");
+            return Err(Failure::Engine(
+                Error::new(Fault::Usage, message)
+                    .hint("add the key to an agent with `ssh-add`, and pass `--ssh default`"),
+            ));
         }
         agents.insert(id.to_owned(), socket);
     }
