@@ -459,7 +459,7 @@ impl Parser<'_, '_> {
     }
 
     fn action(&mut self, name: &[u8]) -> Expression {
-        if name != b"-prune" && name != b"-quit" {
+        if name != b"-prune" {
             self.acts = true;
         }
         match name {

@@ -510,8 +510,9 @@ impl Grep<'_> {
                     Show::Nothing | Show::With | Show::Without => break,
                     Show::Count => {}
                     _ if binary && self.binary == Binary::Notice => {
-                        let text = [name, b": binary file matches\n"].concat();
-                        self.put(&[self.context.name.as_bytes(), b": ", &text].concat());
+                        // On standard error, as in grep 3.8.
+                        let _ = self.output.flush();
+                        self.context.warn(format!("{}: binary file matches", String::from_utf8_lossy(name)));
                         return;
                     }
                     Show::Matches => self.matches(&line, name, line_number, offset),

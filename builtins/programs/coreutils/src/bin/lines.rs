@@ -1,9 +1,9 @@
-//! Filters that number, join and split lines.
+//! Filters that number, split and reverse lines.
 
 toolbox_coreutils::tools! {
     "csplit" => uu_csplit,
-    "join" => uu_join,
     "nl" => uu_nl,
     "split" => uu_split,
+    "tac" => uu_tac,
     "tsort" => uu_tsort,
 }

@@ -1,7 +1,6 @@
-//! Arithmetic.
+//! Numbers taken apart and written for people.
 
 toolbox_coreutils::tools! {
-    "expr" => uu_expr,
     "factor" => uu_factor,
     "numfmt" => uu_numfmt,
 }

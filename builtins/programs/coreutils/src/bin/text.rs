@@ -2,13 +2,11 @@
 
 toolbox_coreutils::tools! {
     "cat" => uu_cat,
-    "comm" => uu_comm,
     "cut" => uu_cut,
     "expand" => uu_expand,
     "fold" => uu_fold,
     "head" => uu_head,
     "paste" => uu_paste,
-    "tac" => uu_tac,
     "tail" => uu_tail,
     "tee" => uu_tee,
     "tr" => uu_tr,
