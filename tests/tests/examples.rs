@@ -1,5 +1,6 @@
 //! Every example is run: what stands in `examples/` has to work as its comments say.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -75,6 +76,13 @@ fn quickstart(place: Place) -> Result<()> {
     ensure!((page.mode, page.uid, page.gid) == (0o444, 10001, 10001), "{page}");
     ensure!(matches!(listing.0.get("etc/motd").map(|motd| &motd.kind), Some(Kind::File(..))), "no /etc/motd");
     ensure!(!listing.0.contains_key("site/notes.md"), ".dockerignore is not kept");
+    // What the step made with the toolbox, and nothing of the toolbox.
+    for made in ["site/index.html.gz", "site/SHA256SUMS"] {
+        ensure!(matches!(listing.0.get(made).map(|file| &file.kind), Some(Kind::File(..))), "no {made}");
+    }
+    let roots: BTreeSet<&str> =
+        listing.0.keys().filter_map(|path| path.split('/').next()).filter(|name| !name.is_empty()).collect();
+    ensure!(roots == BTreeSet::from(["etc", "site"]), "{roots:?}");
     ensure!(
         image.config["config"]["Labels"]["org.opencontainers.image.title"] == "quickstart",
         "{}",
