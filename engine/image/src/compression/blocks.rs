@@ -176,9 +176,12 @@ fn lost_thread() -> io::Error {
     io::Error::other("a compressing thread ended early")
 }
 
+/// Compresses one block after the other.
+type Compressor = Box<dyn FnMut(&[u8]) -> io::Result<Block>>;
+
 /// What a compressing thread does until no more jobs can come.
 fn compress_blocks(queue: &std::sync::Mutex<Receiver<Job>>, codec: Codec) {
-    let mut compressor: Box<dyn FnMut(&[u8]) -> io::Result<Block>> = match codec {
+    let mut compressor: Compressor = match codec {
         Codec::Gzip(level) => {
             let mut gzip = Gzip::new(level);
             Box::new(move |block| gzip.compress(block))

@@ -320,7 +320,7 @@ impl<R: BufRead> Inflate<R> {
             }
             read_header(&mut self.raw)?;
             let state = BlockBoundaryState::default();
-            self.state = Box::new(DecompressorOxide::from_block_boundary_state(&state));
+            *self.state = DecompressorOxide::from_block_boundary_state(&state);
             (self.at_header, self.at_boundary, self.known) = (false, true, 0);
             return Ok(true);
         }

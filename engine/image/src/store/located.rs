@@ -13,9 +13,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +26,7 @@ use cooper_vfs::{
     Content, ContentId, ContentStore, ContentTreeId, Directory, ExactId, PackWriter, SpoolFile,
 };
 use rusqlite::{OptionalExtension, Transaction, params};
+use rustix::fs::{Mode, OFlags};
 
 use super::packs::{sql, unsql};
 use super::{Store, lock};
@@ -46,11 +46,12 @@ const SOCKET: &str = ".socket";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A socket's address through its directory's descriptor: the path itself may be longer than an address.
-fn address(path: &Path) -> io::Result<(File, PathBuf)> {
+fn address(path: &Path) -> io::Result<(OwnedFd, PathBuf)> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let directory = File::open(parent)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(parent, flags, Mode::empty())?;
     let address = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
     Ok((directory, address))
 }
