@@ -9,13 +9,13 @@ use std::sync::Arc;
 use cooper_dockerfile::dockerignore::PatternList;
 use cooper_dockerfile::{Diagnostic, Dockerfile, Severity, Style};
 use cooper_image::compression::Compression;
-use cooper_image::image::ImageRecord;
+use cooper_image::image::{ImageRecord, LayerRecord, NewLayer};
 use cooper_image::layer::LayerOptions;
 use cooper_image::platform::Platform;
 use cooper_image::store::Store;
 use cooper_vfs::tree::Tree;
 
-use crate::cache::{CacheMode, CacheRecord, ImportedCaches, MountRecord};
+use crate::cache::{CacheMode, CacheRecord, ImportedCaches, IndexRecord, MountRecord};
 use crate::cache_mounts;
 use crate::check;
 use crate::context::{self, ContextQuery, IGNORE_BYTES, Wanted, read_small};
@@ -119,7 +119,7 @@ pub fn load(store: &Store, request: &BuildRequest, cancel: &CancelToken) -> Resu
 fn archive_tree(store: &Store, request: &BuildRequest, cancel: &CancelToken) -> Result<Tree> {
     let (ignore, wanted) = (Arc::default(), Wanted::default());
     let query = ContextQuery { source: request.context.clone(), ignore, wanted };
-    context::load(store, &query, cooper_vfs::Timestamp::default(), cancel)
+    context::load(store, &query, context::Readers::Layers, cooper_vfs::Timestamp::default(), cancel)
 }
 
 fn read_in_tree(store: &Store, tree: &Tree, path: &str) -> Result<Option<Vec<u8>>> {
@@ -199,7 +199,7 @@ impl Built<'_> {
     /// The file system of the result.
     pub fn tree(&self) -> Result<Tree> {
         let output = self.solution.output(self.lowered.image.root)?;
-        output.tree(self.builder.images, self.builder.cancel)
+        output.tree(self.builder.store, self.builder.images, self.builder.cancel)
     }
 
     /// The image that the result's layers lie on.
@@ -247,6 +247,27 @@ impl Built<'_> {
         made.filter_map(Result::transpose).collect()
     }
 
+    /// The indexes of the layers of all bases, as far as those or their indexes are here.
+    pub fn indexes(&self) -> Result<Vec<IndexRecord>> {
+        let mut indexes: Vec<IndexRecord> = Vec::new();
+        for (id, _) in self.solution.outputs() {
+            let Operation::Image(source) = &self.lowered.graph.vertex(id).operation else { continue };
+            for layer in &source.image.layers {
+                let blob = layer.descriptor.digest;
+                if self.builder.cancel.is_cancelled() {
+                    return Err(Error::cancelled());
+                }
+                if indexes.iter().any(|index| index.blob == blob) {
+                    continue;
+                }
+                if let Some(NewLayer { descriptor, diff_id, .. }) = self.builder.store.index_layer(layer)? {
+                    indexes.push(IndexRecord { blob, carrier: LayerRecord { descriptor, diff_id } });
+                }
+            }
+        }
+        Ok(indexes)
+    }
+
     /// The results as records for a cache, with the layers that they made on their bases.
     pub fn cache_records(&self, mode: CacheMode, compression: Compression) -> Result<Vec<CacheRecord>> {
         let Builder { store, images, cancel, .. } = self.builder;
@@ -261,17 +282,9 @@ impl Built<'_> {
             if cancel.is_cancelled() {
                 return Err(Error::cancelled());
             }
-            // The layer of a merge is the one that was merged in.
-            let vertex = self.lowered.graph.vertex(id);
-            let (owner, made) = match (&vertex.operation, vertex.inputs.as_slice()) {
-                (Operation::Merge, [_, upper]) => {
-                    (self.lowered.graph.vertex(*upper), self.solution.output(*upper)?)
-                }
-                _ => (vertex, output),
-            };
-            let Some(base) = owner.inputs.first() else { continue };
+            let Some(base) = self.lowered.graph.vertex(id).inputs.first() else { continue };
             let before = self.solution.output(*base)?;
-            let layer = image::layer(store, images, before, made, &options, cancel)?;
+            let layer = image::layer(store, images, before, output, &options, cancel)?;
             records.extend(image::record(output, &layer, &options));
         }
         Ok(records)

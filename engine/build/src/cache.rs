@@ -74,6 +74,26 @@ pub struct MountRecord {
     pub layers: Vec<LayerRecord>,
 }
 
+/// The index of a layer of a base, as a cache has it: whoever trusts the cache reads single files of that layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexRecord {
+    /// The layer that it is of.
+    pub blob: Digest,
+    /// The layer that carries it.
+    pub carrier: LayerRecord,
+}
+
+/// What a cache holds.
+#[derive(Clone, Debug, Default)]
+pub struct CacheContents {
+    /// Results.
+    pub records: Vec<CacheRecord>,
+    /// Cache mounts.
+    pub mounts: Vec<MountRecord>,
+    /// Indexes of layers of bases.
+    pub indexes: Vec<IndexRecord>,
+}
+
 /// Which cached results are made again, to see whether they are what the cache says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verify {
@@ -102,6 +122,15 @@ struct Wire {
     records: Vec<WireRecord>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     mounts: Vec<WireMount>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    indexes: Vec<WireIndex>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireIndex {
+    blob: Digest,
+    /// Number of the layer that carries it.
+    layer: usize,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -144,7 +173,8 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 /// The records as the value of [`CONFIG_KEY`], for a manifest with these layers. Those whose layer is not among them
 /// are left out.
-fn to_value(records: &[CacheRecord], mounts: &[MountRecord], layers: &[Digest]) -> serde_json::Value {
+fn to_value(contents: &CacheContents, layers: &[Digest]) -> serde_json::Value {
+    let CacheContents { records, mounts, indexes } = contents;
     let place = |layer: &LayerRecord| layers.iter().position(|known| *known == layer.descriptor.digest);
     let mount = |mount: &MountRecord| {
         let layers = mount.layers.iter().map(place).collect::<Option<_>>()?;
@@ -162,7 +192,10 @@ fn to_value(records: &[CacheRecord], mounts: &[MountRecord], layers: &[Digest]) 
             expires: record.expires,
         })
     };
-    let wire = Wire { version: VERSION, records: records.iter().filter_map(wire).collect(), mounts };
+    let index = |index: &IndexRecord| Some(WireIndex { blob: index.blob, layer: place(&index.carrier)? });
+    let indexes = indexes.iter().filter_map(index).collect();
+    let records = records.iter().filter_map(wire).collect();
+    let wire = Wire { version: VERSION, records, mounts, indexes };
     serde_json::to_value(wire).unwrap_or_default()
 }
 
@@ -172,11 +205,11 @@ fn to_value(records: &[CacheRecord], mounts: &[MountRecord], layers: &[Digest]) 
 ///
 /// When there is one that makes no sense.
 pub fn records_of(image: &ImageRecord) -> Result<Vec<CacheRecord>> {
-    read(image).map(|(records, _)| records)
+    read(image).map(|contents| contents.records)
 }
 
-fn read(image: &ImageRecord) -> Result<(Vec<CacheRecord>, Vec<MountRecord>)> {
-    let none = || Ok((Vec::new(), Vec::new()));
+fn read(image: &ImageRecord) -> Result<CacheContents> {
+    let none = || Ok(CacheContents::default());
     let Some(value) = image.config.other.get(CONFIG_KEY) else { return none() };
     let wrong = |reason: &str| Error::build(format!("the cache in the image's config is damaged: {reason}"));
     let version = value.get("version").and_then(serde_json::Value::as_u64);
@@ -184,7 +217,7 @@ fn read(image: &ImageRecord) -> Result<(Vec<CacheRecord>, Vec<MountRecord>)> {
         return none();
     }
     let wire = Wire::deserialize(value).map_err(|error| wrong(&error.to_string()))?;
-    if wire.records.len() > MOST_RECORDS || wire.mounts.len() > MOST_RECORDS {
+    if [wire.records.len(), wire.mounts.len(), wire.indexes.len()].iter().any(|count| *count > MOST_RECORDS) {
         return Err(wrong(&format!("more than {MOST_RECORDS} records")));
     }
     let layer = |number: usize| image.layers.get(number).cloned().ok_or_else(|| wrong("a layer is missing"));
@@ -215,7 +248,13 @@ fn read(image: &ImageRecord) -> Result<(Vec<CacheRecord>, Vec<MountRecord>)> {
             expires: wire.expires,
         })
     };
-    Ok((wire.records.into_iter().map(record).collect::<Result<_>>()?, mounts))
+    let index = |wire: WireIndex| Ok(IndexRecord { blob: wire.blob, carrier: layer(wire.layer)? });
+    let indexes = wire.indexes.into_iter().map(index).collect::<Result<_>>()?;
+    Ok(CacheContents {
+        records: wire.records.into_iter().map(record).collect::<Result<_>>()?,
+        mounts,
+        indexes,
+    })
 }
 
 // ---- in
@@ -234,6 +273,7 @@ pub struct ImportedCaches {
 struct Imported {
     records: BTreeMap<Key, CacheRecord>,
     mounts: BTreeMap<String, MountRecord>,
+    indexes: BTreeMap<Digest, LayerRecord>,
     /// Where the layers are, when that is not a registry.
     layout: Option<Layout>,
 }
@@ -253,16 +293,35 @@ impl ImportedCaches {
     /// When the records make no sense.
     pub fn add(&mut self, image: &ImageRecord, layout: Option<Layout>) -> Result<usize> {
         let mut records = BTreeMap::new();
-        let (found, mounts) = read(image)?;
+        let CacheContents { records: found, mounts, indexes } = read(image)?;
         for record in found.into_iter().filter(|record| record.expires.is_none_or(|end| self.now < end)) {
             for key in &record.keys {
                 records.insert(*key, record.clone());
             }
         }
-        let count = records.len() + mounts.len();
+        let count = records.len() + mounts.len() + indexes.len();
         let mounts = mounts.into_iter().map(|mount| (mount.id.clone(), mount)).collect();
-        self.sources.push(Imported { records, mounts, layout });
+        let indexes = indexes.into_iter().map(|index| (index.blob, index.carrier)).collect();
+        self.sources.push(Imported { records, mounts, indexes, layout });
         Ok(count)
+    }
+
+    /// The layers that carry indexes, by what they are of. Those in a layout are copied into the store.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not take a layer of a layout.
+    pub fn indexes(&self, store: &Store) -> Result<BTreeMap<Digest, LayerRecord>> {
+        let mut all = BTreeMap::new();
+        for source in self.sources.iter().rev() {
+            for (blob, carrier) in &source.indexes {
+                if let Some(layout) = &source.layout {
+                    store.fetch_blob(layout, &carrier.descriptor, &progress::Silent)?;
+                }
+                all.insert(*blob, carrier.clone());
+            }
+        }
+        Ok(all)
     }
 
     /// Whether the result of this operation is to be made again; says something else every time.
@@ -332,15 +391,12 @@ pub enum CacheMode {
 /// # Errors
 ///
 /// Those of the store.
-pub fn compose(
-    store: &Store,
-    records: &[CacheRecord],
-    mounts: &[MountRecord],
-    platform: &Platform,
-) -> Result<ImageRecord> {
+pub fn compose(store: &Store, contents: &CacheContents, platform: &Platform) -> Result<ImageRecord> {
     let mut layers: Vec<NewLayer> = Vec::new();
-    let of_mounts = mounts.iter().flat_map(|mount| &mount.layers);
-    for LayerRecord { descriptor, diff_id } in records.iter().map(|record| &record.layer).chain(of_mounts) {
+    let of_records = contents.records.iter().map(|record| &record.layer);
+    let of_mounts = contents.mounts.iter().flat_map(|mount| &mount.layers);
+    let of_indexes = contents.indexes.iter().map(|index| &index.carrier);
+    for LayerRecord { descriptor, diff_id } in of_records.chain(of_mounts).chain(of_indexes) {
         if !layers.iter().any(|known| known.descriptor.digest == descriptor.digest) {
             let Descriptor { media_type: kind, digest, size, .. } = descriptor;
             let descriptor = Descriptor::new(media_type::to_oci(kind), *digest, *size);
@@ -352,14 +408,15 @@ pub fn compose(
     let entry = || History { created_by: Some(CREATED_BY.to_owned()), ..History::default() };
     config.history = layers.iter().map(|_| entry()).collect();
     let digests: Vec<Digest> = layers.iter().map(|layer| layer.descriptor.digest).collect();
-    config.other.insert(CONFIG_KEY.to_owned(), to_value(records, mounts, &digests));
+    config.other.insert(CONFIG_KEY.to_owned(), to_value(contents, &digests));
     let annotations = BTreeMap::new();
     Ok(store.compose(Composition { base: None, layers: &layers, config, annotations })?)
 }
 
 /// Puts the records whose layers an image has into the image's own config.
 pub fn put_inline(config: &mut ImageConfig, records: &[CacheRecord], layers: &[Digest]) {
-    config.other.insert(CONFIG_KEY.to_owned(), to_value(records, &[], layers));
+    let contents = CacheContents { records: records.to_vec(), ..CacheContents::default() };
+    config.other.insert(CONFIG_KEY.to_owned(), to_value(&contents, layers));
 }
 
 /// A result that was found in a cache, whose file system may still have to be made.

@@ -10,6 +10,9 @@
 //! keep their ids without being read, all others are read once, into a pack. When the whole listing is the last one,
 //! nothing is made at all, so a warm scan costs one `fstatat` a file.
 //!
+//! Contents that no step will read are not packed: they are hashed where they lie, and whoever writes a layer reads them
+//! there again ([`HostFiles`]), checking that they are still the same.
+//!
 //! Directories are held by handles of `rustix`, not of `cap-std`: a scan looks at single names below an open directory
 //! (`fstatat`, `openat` with `O_NOFOLLOW`, and `O_NONBLOCK` for a name that has become a fifo), which is as closed as
 //! `cap-std` and one system call each, where `cap-std` resolves every path in user space.
@@ -31,9 +34,10 @@ use std::sync::Arc;
 
 use cooper_dockerfile::dockerignore::{Matched, PatternList};
 use cooper_dockerfile::glob::{Glob, has_wildcards};
+use cooper_image::store::located::Elsewhere;
 use cooper_image::store::{Batch, Keep, Store};
 use cooper_vfs::Timestamp;
-use cooper_vfs::content::{ContentId, ContentStore, PackWriter};
+use cooper_vfs::content::{Backing, Content, ContentId, ContentStore, PackWriter};
 use cooper_vfs::path;
 use cooper_vfs::tree::{Directory, Entry, Metadata, NodeKind, Tree, TreeBuilder};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
@@ -58,7 +62,9 @@ const LINKS: usize = 40;
 /// Record kind of the memory of scans.
 const MEMO: &str = "context";
 /// Version of the memory's layout.
-const MEMO_VERSION: u8 = 1;
+const MEMO_VERSION: u8 = 2;
+/// Bytes of a file that are read at a time; BLAKE3 is fastest with much at once.
+const CHUNK: usize = 256 << 10;
 
 /// A part of a context that a build uses.
 #[derive(Clone, Debug)]
@@ -147,13 +153,28 @@ pub fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// Who will read the files of a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// Steps, among others: all contents are packed.
+    Steps,
+    /// Only whoever writes layers, most likely: contents stay where they are.
+    Layers,
+}
+
 /// Makes the tree of a context. `now` decides which files are too young to be remembered.
-pub fn load(store: &Store, query: &ContextQuery, now: Timestamp, cancel: &CancelToken) -> Result<Tree> {
+pub fn load(
+    store: &Store,
+    query: &ContextQuery,
+    readers: Readers,
+    now: Timestamp,
+    cancel: &CancelToken,
+) -> Result<Tree> {
     match &query.source {
         ContextSource::Empty => Tree::empty(store).map_err(crate::copy::store_failed),
         ContextSource::Tree { tree, .. } => Ok(tree.clone()),
         ContextSource::TarFile(path) => load_archive(store, path),
-        ContextSource::Directory(path) => load_directory(store, path, query, now, cancel),
+        ContextSource::Directory(path) => load_directory(store, path, query, readers, now, cancel),
     }
 }
 
@@ -419,6 +440,7 @@ fn load_directory(
     store: &Store,
     context: &Path,
     query: &ContextQuery,
+    readers: Readers,
     now: Timestamp,
     cancel: &CancelToken,
 ) -> Result<Tree> {
@@ -435,32 +457,78 @@ fn load_directory(
     let fingerprint = fingerprint(&listed);
     let key = memo_key(&canonical, query)?;
     let memo = Memo::load(store, &key)?;
-    if let Some(memo) = &memo
+    if let Some(memo) = memo.as_ref().filter(|memo| memo.packed || readers == Readers::Layers)
         && memo.fingerprint == Some(fingerprint)
     {
+        if !memo.packed {
+            let files =
+                memo.files.iter().map(|(path, file)| (file.content, (path.clone(), file.status.size)));
+            store.add_elsewhere(Arc::new(HostFiles { root, files: files.collect() }));
+        }
         return Ok(memo.tree.clone());
     }
     let batch = Batch::new(store);
-    let old = memo.map(|memo| memo.files).unwrap_or_default();
-    let made = make(&batch, context, &root, &listed, old, now, cancel)?;
+    // What was not packed the last time is read again when it has to be packed.
+    let old = memo.filter(|memo| memo.packed || readers == Readers::Layers);
+    let packed = readers == Readers::Steps || old.as_ref().is_some_and(|memo| memo.packed);
+    let old = old.map(|memo| memo.files).unwrap_or_default();
+    let made = make(&batch, context, &root, &listed, readers, old, now, cancel)?;
     batch.commit()?;
-    let memo = Memo { fingerprint: (!made.racy).then_some(fingerprint), tree: made.tree, files: made.files };
+    let packed = packed && made.in_place.is_empty();
+    if !packed {
+        let remembered = made.files.iter();
+        let mut files: HashMap<ContentId, (Vec<u8>, u64)> =
+            remembered.map(|(path, file)| (file.content, (path.clone(), file.status.size))).collect();
+        files.extend(made.in_place);
+        store.add_elsewhere(Arc::new(HostFiles { root, files }));
+    }
+    let fingerprint = (!made.racy).then_some(fingerprint);
+    let memo = Memo { fingerprint, packed, tree: made.tree, files: made.files };
     memo.save(store, &key)?;
     Ok(memo.tree)
+}
+
+/// Files of a context whose contents are where they always were.
+#[derive(Debug)]
+struct HostFiles {
+    root: OwnedFd,
+    /// Paths and sizes.
+    files: HashMap<ContentId, (Vec<u8>, u64)>,
+}
+
+impl Elsewhere for HostFiles {
+    fn open(&self, id: &ContentId) -> io::Result<Option<Content>> {
+        let Some((path, length)) = self.files.get(id) else { return Ok(None) };
+        let Some((parent, name)) = path::split(path) else { return Ok(None) };
+        let mut directory = None;
+        for component in path::components(parent) {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let from = directory.as_ref().unwrap_or(&self.root);
+            directory = Some(rustix::fs::openat(from, component, flags, Mode::empty())?);
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(directory.as_ref().unwrap_or(&self.root), name, flags, Mode::empty())?;
+        let file = Arc::new(File::from(file));
+        Ok(Some(Content { backing: Backing::File { file, offset: 0 }, length: *length }))
+    }
 }
 
 /// What the second part of a scan gives.
 struct Made {
     tree: Tree,
     files: HashMap<Vec<u8>, Remembered>,
+    /// Contents that were hashed and not packed, with paths and sizes.
+    in_place: HashMap<ContentId, (Vec<u8>, u64)>,
     racy: bool,
 }
 
+#[allow(clippy::too_many_arguments, reason = "one scan; the parts belong together and to nothing else")]
 fn make(
     batch: &Batch<'_>,
     context: &Path,
     root: &OwnedFd,
     listed: &[Listed],
+    readers: Readers,
     old: HashMap<Vec<u8>, Remembered>,
     now: Timestamp,
     cancel: &CancelToken,
@@ -472,17 +540,20 @@ fn make(
         cancel,
         old,
         new: HashMap::new(),
+        readers,
+        in_place: HashMap::new(),
+        chunk: Vec::new(),
         pack: batch.pack().map_err(crate::copy::store_failed)?,
         racy: false,
         linked: BTreeMap::new(),
     };
     let directory = maker.directory(root, b"", listed)?;
-    let Maker { new, pack, racy, linked, .. } = maker;
+    let Maker { new, pack, racy, linked, in_place, .. } = maker;
     pack.finish().map_err(crate::copy::store_failed)?;
     let (exact, content) = batch.put_directory(&directory).map_err(crate::copy::store_failed)?;
     let tree = Tree { root: Metadata::root_owned(0o755), exact, content };
     let tree = join_links(batch, tree, linked.into_values())?;
-    Ok(Made { tree, files: new, racy })
+    Ok(Made { tree, files: new, in_place, racy })
 }
 
 /// Makes the names of one file one file.
@@ -552,6 +623,9 @@ struct Maker<'a> {
     cancel: &'a CancelToken,
     old: HashMap<Vec<u8>, Remembered>,
     new: HashMap<Vec<u8>, Remembered>,
+    readers: Readers,
+    in_place: HashMap<ContentId, (Vec<u8>, u64)>,
+    chunk: Vec<u8>,
     pack: Box<dyn PackWriter + 'a>,
     racy: bool,
     /// Names of files that have several, by device and inode.
@@ -613,7 +687,14 @@ impl Maker<'_> {
         let opened = rustix::fs::openat(directory, entry.name.as_slice(), flags, Mode::empty())
             .map_err(|error| self.failed(relative, error.into()))?;
         let mut file = File::from(opened);
-        let (content, size) = self.pack.add(&mut file).map_err(|error| self.failed(relative, error))?;
+        let read = match self.readers {
+            Readers::Steps => self.pack.add(&mut file),
+            Readers::Layers => self.hash(&mut file),
+        };
+        let (content, size) = read.map_err(|error| self.failed(relative, error))?;
+        if self.readers == Readers::Layers {
+            self.in_place.insert(content, (relative.to_vec(), size));
+        }
         let after = rustix::fs::fstat(file.as_fd()).map_err(|error| self.failed(relative, error.into()))?;
         if Status::new(&after) == status && size == status.size && !status.is_racy(self.now) {
             self.new.insert(relative.to_vec(), Remembered { status, content });
@@ -621,6 +702,22 @@ impl Maker<'_> {
             self.racy = true;
         }
         Ok(NodeKind::File { content, size })
+    }
+
+    fn hash(&mut self, file: &mut File) -> io::Result<(ContentId, u64)> {
+        self.chunk.resize(CHUNK, 0);
+        let (mut hasher, mut length) = (blake3::Hasher::new(), 0);
+        loop {
+            match file.read(&mut self.chunk) {
+                Ok(0) => return Ok((ContentId(*hasher.finalize().as_bytes()), length)),
+                Ok(count) => {
+                    hasher.update(&self.chunk[..count]);
+                    length += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn failed(&self, relative: &[u8], error: io::Error) -> Error {
@@ -635,6 +732,8 @@ impl Maker<'_> {
 struct Memo {
     /// Of the listing; none when a file of it was too young.
     fingerprint: Option<[u8; 32]>,
+    /// Whether all contents were packed.
+    packed: bool,
     tree: Tree,
     files: HashMap<Vec<u8>, Remembered>,
 }
@@ -652,6 +751,7 @@ impl Memo {
         let mut bytes = vec![MEMO_VERSION];
         let tree = self.tree.encode();
         bytes.push(u8::from(self.fingerprint.is_some()));
+        bytes.push(u8::from(self.packed));
         bytes.extend(self.fingerprint.unwrap_or_default());
         bytes.extend((tree.len() as u32).to_le_bytes());
         bytes.extend(tree);
@@ -673,6 +773,7 @@ impl Memo {
             return None;
         }
         let has_fingerprint = take::<1>(&mut rest)?[0] == 1;
+        let packed = take::<1>(&mut rest)?[0] == 1;
         let fingerprint = take::<32>(&mut rest)?;
         let tree = Tree::decode(take_slice(&mut rest)?).ok()?;
         let mut files = HashMap::new();
@@ -681,7 +782,7 @@ impl Memo {
             let status = decode_status(&take::<51>(&mut rest)?);
             files.insert(path, Remembered { status, content: ContentId(take::<32>(&mut rest)?) });
         }
-        Some(Self { fingerprint: has_fingerprint.then_some(fingerprint), tree, files })
+        Some(Self { fingerprint: has_fingerprint.then_some(fingerprint), packed, tree, files })
     }
 }
 

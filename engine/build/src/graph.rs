@@ -4,6 +4,7 @@
 //! give; its result is one file system. Inputs always have smaller ids than the vertex that uses them, so a graph has
 //! no cycles by construction. It never changes once it is made.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cooper_dockerfile::Span;
@@ -125,6 +126,21 @@ impl Graph {
             }
         }
         (0..needed.len()).filter(|index| needed[*index]).map(VertexId).collect()
+    }
+}
+
+impl Graph {
+    /// Which of the `needed` vertices, inputs first, have files that a step may read: those that a step has among its
+    /// inputs, and theirs.
+    pub fn read_by_steps(&self, needed: &[VertexId]) -> BTreeSet<VertexId> {
+        let mut read = BTreeSet::new();
+        for id in needed.iter().rev() {
+            let vertex = self.vertex(*id);
+            if matches!(vertex.operation, Operation::Run(_)) || read.contains(id) {
+                read.extend(&vertex.inputs);
+            }
+        }
+        read
     }
 }
 

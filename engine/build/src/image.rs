@@ -182,7 +182,7 @@ pub(crate) fn layer(
     if let Some(layer) = after.cached_layer(before, options) {
         return Ok(layer);
     }
-    let upper = after.tree(images, cancel)?;
+    let upper = after.tree(store, images, cancel)?;
     let key = layer_key(before, &upper, options);
     if let Some(bytes) = store.record(LAYER, &key.0)?
         && let Some(layer) = decode_layer(&bytes, options)
@@ -190,7 +190,7 @@ pub(crate) fn layer(
     {
         return Ok(NewLayer { tree: Some(upper), ..layer });
     }
-    let lower = before.tree(images, cancel)?;
+    let lower = before.tree(store, images, cancel)?;
     let changes = Tree::diff(store, &lower, &upper).map_err(store_failed)?;
     let layer = store.write_layer(&changes, Some(&upper), options)?;
     store.put_record(LAYER, &key.0, &encode_layer(&layer), &[Keep::Blob(layer.descriptor.digest)])?;

@@ -97,6 +97,8 @@ enum OutputTree {
     Image(Arc<ImageSource>),
     /// Of a cache, on this base.
     Found(Arc<Output>, Box<Found>),
+    /// The second over the first, made when somebody reads it: a copy that is linked needs no look at its base.
+    Merged(Arc<Output>, Arc<Output>, Mutex<Option<Tree>>),
 }
 
 /// The results of a graph.
@@ -129,15 +131,40 @@ impl Output {
     }
 
     /// The file system; of an image it is made now.
-    pub fn tree(&self, images: &dyn ImageProvider, cancel: &CancelToken) -> Result<Tree> {
+    pub fn tree(&self, store: &Store, images: &dyn ImageProvider, cancel: &CancelToken) -> Result<Tree> {
         match &self.tree {
             OutputTree::Ready(tree) => Ok(tree.clone()),
             OutputTree::Image(source) => source.tree(images, &|_, _, _| {}, cancel),
             OutputTree::Found(base, found) => found.tree(|layer| {
-                let lower = base.tree(images, cancel)?;
+                let lower = base.tree(store, images, cancel)?;
                 images.upper(&lower, layer, cancel)
             }),
+            OutputTree::Merged(base, upper, made) => {
+                let mut made = lock(made);
+                if let Some(tree) = &*made {
+                    return Ok(tree.clone());
+                }
+                let tree = match recorded(store, &self.identity)? {
+                    Some((tree, _)) => tree,
+                    None => {
+                        let (lower, upper) =
+                            (base.tree(store, images, cancel)?, upper.tree(store, images, cancel)?);
+                        let tree = copy::merge(store, &lower, &upper)?;
+                        record(store, &self.identity, &tree, self.time)?;
+                        tree
+                    }
+                };
+                Ok(made.insert(tree).clone())
+            }
         }
+    }
+
+    fn merged(base: &Arc<Self>, upper: &Arc<Self>) -> Self {
+        let mut identity = KeyBuilder::new("merge");
+        let identity = identity.key("base", &base.identity).key("upper", &upper.identity).finish();
+        let (time, tree) = (base.time.max(upper.time), Mutex::new(None));
+        let tree = OutputTree::Merged(Arc::clone(base), Arc::clone(upper), tree);
+        Self { tree, identity, time, keys: Vec::new() }
     }
 
     fn found(record: CacheRecord, base: &Arc<Self>) -> Self {
@@ -158,7 +185,7 @@ impl Output {
     pub fn expires(&self) -> Option<i64> {
         match &self.tree {
             OutputTree::Found(_, found) => found.record.expires,
-            OutputTree::Ready(_) | OutputTree::Image(_) => None,
+            OutputTree::Ready(_) | OutputTree::Image(_) | OutputTree::Merged(..) => None,
         }
     }
 
@@ -177,9 +204,16 @@ impl Output {
         match &self.tree {
             OutputTree::Ready(tree) => Some(tree),
             OutputTree::Found(_, found) => Some(&found.record.tree),
-            OutputTree::Image(_) => None,
+            OutputTree::Image(_) | OutputTree::Merged(..) => None,
         }
     }
+}
+
+/// What follows from the graph.
+struct Plan {
+    users: BTreeMap<VertexId, Vec<VertexId>>,
+    /// Vertices with files that steps may read.
+    read_by_steps: BTreeSet<VertexId>,
 }
 
 /// What the workers share.
@@ -217,10 +251,11 @@ impl Solver<'_> {
             let stop = stop.clone();
             cancel.on_cancel(move || stop.cancel())
         };
+        let plan = Plan { users, read_by_steps: graph.read_by_steps(&needed) };
         let workers = self.jobs.get().min(needed.len().max(1));
         std::thread::scope(|scope| {
             for number in 0..workers {
-                let work = || self.work(graph, &users, &shared, &stop);
+                let work = || self.work(graph, &plan, &shared, &stop);
                 let builder =
                     std::thread::Builder::new().name(format!("worker-{number}")).stack_size(WORKER_STACK);
                 if let Err(error) = builder.spawn_scoped(scope, work) {
@@ -242,13 +277,7 @@ impl Solver<'_> {
         }
     }
 
-    fn work(
-        &self,
-        graph: &Graph,
-        users: &BTreeMap<VertexId, Vec<VertexId>>,
-        shared: &(Mutex<Schedule>, Condvar),
-        stop: &CancelToken,
-    ) {
+    fn work(&self, graph: &Graph, plan: &Plan, shared: &(Mutex<Schedule>, Condvar), stop: &CancelToken) {
         let (schedule, changed) = shared;
         loop {
             let mut state = lock(schedule);
@@ -266,14 +295,14 @@ impl Solver<'_> {
                 vertex.inputs.iter().map(|input| Arc::clone(&state.done[input])).collect();
             drop(state);
             let mut fuse = Fuse { shared, stop, armed: true };
-            let result = self.vertex(id, vertex, &inputs, stop);
+            let result = self.vertex(id, vertex, &inputs, plan, stop);
             fuse.armed = false;
             let mut state = lock(schedule);
             match result {
                 Ok(output) => {
                     state.done.insert(id, Arc::new(output));
                     state.left -= 1;
-                    for user in users.get(&id).into_iter().flatten() {
+                    for user in plan.users.get(&id).into_iter().flatten() {
                         if let Some(waiting) = state.waiting.get_mut(user) {
                             *waiting -= 1;
                             if *waiting == 0 {
@@ -298,14 +327,17 @@ impl Solver<'_> {
         id: VertexId,
         vertex: &Vertex,
         inputs: &[Arc<Output>],
+        plan: &Plan,
         stop: &CancelToken,
     ) -> Result<Output> {
         self.reporter.event(Event::Started { vertex: id });
         let span = tracing::info_span!("vertex", id = id.0, name = vertex.name);
         let _entered = span.enter();
         tracing::debug!("started");
-        let result =
-            if stop.is_cancelled() { Err(Error::cancelled()) } else { self.run(id, vertex, inputs, stop) };
+        let result = match stop.is_cancelled() {
+            true => Err(Error::cancelled()),
+            false => self.run(id, vertex, inputs, plan, stop),
+        };
         let how = match &result {
             Ok((_, how)) => how.clone(),
             Err(error) if error.fault() == Fault::Cancelled => Finish::Cancelled,
@@ -325,6 +357,7 @@ impl Solver<'_> {
         id: VertexId,
         vertex: &Vertex,
         inputs: &[Arc<Output>],
+        plan: &Plan,
         stop: &CancelToken,
     ) -> Result<(Output, Finish)> {
         match &vertex.operation {
@@ -343,7 +376,11 @@ impl Solver<'_> {
                 Ok((output, Finish::Done))
             }
             Operation::Context(query) => {
-                let tree = context::load(self.store, query, cooper_vfs::HostClock.now(), stop)?;
+                let readers = match plan.read_by_steps.contains(&id) {
+                    true => context::Readers::Steps,
+                    false => context::Readers::Layers,
+                };
+                let tree = context::load(self.store, query, readers, cooper_vfs::HostClock.now(), stop)?;
                 tracing::debug!(tree = %tree.id(), "the context is loaded");
                 Ok((Output::ready(tree, Timestamp::default()), Finish::Done))
             }
@@ -362,6 +399,12 @@ impl Solver<'_> {
                 let (store, provider, secrets) = (self.store, self.images, self.secrets);
                 let context = GitContext { store, provider, secrets, progress: &progress, cancel: stop };
                 Ok((Output::ready(git::load(source, context)?, Timestamp::default()), Finish::Done))
+            }
+            Operation::Merge => {
+                let [base, upper] = inputs else {
+                    return Err(Error::new(Fault::Bug, "a merge without its inputs"));
+                };
+                Ok((Output::merged(base, upper), Finish::Done))
             }
             operation => {
                 let work = Work { solver: self, id, inputs, stop };
@@ -424,27 +467,36 @@ impl Solver<'_> {
     }
 
     fn recorded(&self, key: &Key) -> Result<Option<Output>> {
-        let Some(bytes) = self.store.record(RESULT, &key.0)? else { return Ok(None) };
-        // A record of another version is as good as none.
-        let Some((head, tree)) = bytes.split_first_chunk::<13>() else { return Ok(None) };
-        let Some(Ok(tree)) = (head[0] == RESULT_VERSION).then(|| Tree::decode(tree)) else { return Ok(None) };
-        let mut seconds = [0; 8];
-        seconds.copy_from_slice(&head[1..9]);
-        let mut nanoseconds = [0; 4];
-        nanoseconds.copy_from_slice(&head[9..]);
-        let time =
-            Timestamp { seconds: i64::from_le_bytes(seconds), nanoseconds: u32::from_le_bytes(nanoseconds) };
-        Ok(Some(Output::ready(tree, time)))
+        Ok(recorded(self.store, key)?.map(|(tree, time)| Output::ready(tree, time)))
     }
 
     fn record(&self, key: &Key, output: &Output) -> Result<()> {
         let OutputTree::Ready(tree) = &output.tree else { return Ok(()) };
-        let mut bytes = vec![RESULT_VERSION];
-        bytes.extend(output.time.seconds.to_le_bytes());
-        bytes.extend(output.time.nanoseconds.to_le_bytes());
-        bytes.extend(tree.encode());
-        Ok(self.store.put_record(RESULT, &key.0, &bytes, &[Keep::Tree(tree.clone())])?)
+        record(self.store, key, tree, output.time)
     }
+}
+
+/// The result that a key has in the store, and its time.
+fn recorded(store: &Store, key: &Key) -> Result<Option<(Tree, Timestamp)>> {
+    let Some(bytes) = store.record(RESULT, &key.0)? else { return Ok(None) };
+    // A record of another version is as good as none.
+    let Some((head, tree)) = bytes.split_first_chunk::<13>() else { return Ok(None) };
+    let Some(Ok(tree)) = (head[0] == RESULT_VERSION).then(|| Tree::decode(tree)) else { return Ok(None) };
+    let mut seconds = [0; 8];
+    seconds.copy_from_slice(&head[1..9]);
+    let mut nanoseconds = [0; 4];
+    nanoseconds.copy_from_slice(&head[9..]);
+    let time =
+        Timestamp { seconds: i64::from_le_bytes(seconds), nanoseconds: u32::from_le_bytes(nanoseconds) };
+    Ok(Some((tree, time)))
+}
+
+fn record(store: &Store, key: &Key, tree: &Tree, time: Timestamp) -> Result<()> {
+    let mut bytes = vec![RESULT_VERSION];
+    bytes.extend(time.seconds.to_le_bytes());
+    bytes.extend(time.nanoseconds.to_le_bytes());
+    bytes.extend(tree.encode());
+    Ok(store.put_record(RESULT, &key.0, &bytes, &[Keep::Tree(tree.clone())])?)
 }
 
 /// One operation on its inputs.
@@ -459,14 +511,14 @@ impl Work<'_> {
     fn key(&self, operation: &Operation) -> Result<KeyBuilder> {
         let what = match operation {
             Operation::Copy(_) => "copy",
-            Operation::Merge => "merge",
             Operation::MakeDirectory(_) => "directory",
             Operation::Run(_) => "run",
             Operation::Scratch
             | Operation::Image(_)
             | Operation::Context(_)
             | Operation::Remote(_)
-            | Operation::Git(_) => "source",
+            | Operation::Git(_)
+            | Operation::Merge => "source",
         };
         let mut key = KeyBuilder::remembering(what);
         key.bytes("platform", self.solver.platform.to_string().as_bytes());
@@ -475,9 +527,6 @@ impl Work<'_> {
             Operation::Copy(copy) => {
                 let input = |index: usize| self.tree(self.input(index)?);
                 copy.add_to_key(&mut key, self.solver.store, &input)?;
-            }
-            Operation::Merge => {
-                key.key("upper", &self.input(1)?.identity);
             }
             Operation::MakeDirectory(MakeDirectory { path, user }) => {
                 key.bytes("path", path.as_bytes()).bytes("user", user.as_bytes());
@@ -492,7 +541,8 @@ impl Work<'_> {
             | Operation::Image(_)
             | Operation::Context(_)
             | Operation::Remote(_)
-            | Operation::Git(_) => {}
+            | Operation::Git(_)
+            | Operation::Merge => {}
         }
         Ok(key)
     }
@@ -545,11 +595,6 @@ impl Work<'_> {
                 let copied = copy.execute(store, &self.tree(base)?, &input, time)?;
                 Ok(Output::ready(copied.tree, copied.time))
             }
-            Operation::Merge => {
-                let upper = self.input(1)?;
-                let tree = copy::merge(store, &self.tree(base)?, &self.tree(upper)?)?;
-                Ok(Output::ready(tree, time.max(upper.time)))
-            }
             Operation::MakeDirectory(MakeDirectory { path, user }) => {
                 let tree = self.tree(base)?;
                 // As in BuildKit a user that the image does not have is no error before something runs as it.
@@ -567,7 +612,8 @@ impl Work<'_> {
             | Operation::Image(_)
             | Operation::Context(_)
             | Operation::Remote(_)
-            | Operation::Git(_) => Err(Error::new(Fault::Bug, "a source was executed as an operation")),
+            | Operation::Git(_)
+            | Operation::Merge => Err(Error::new(Fault::Bug, "a source was executed as an operation")),
         }
     }
 
@@ -591,7 +637,9 @@ impl Work<'_> {
         };
         let caches = TakenCaches::take(solver.store, &run.mounts, self.stop)?;
         caches.fill(solver.caches, solver.images, self.stop)?;
-        let tree = run.execute(&context, &base_tree, &inputs, &caches, &mut output)?;
+        let tree = solver
+            .store
+            .serving_contents(|| run.execute(&context, &base_tree, &inputs, &caches, &mut output))??;
         let time = newest_change(solver.store, &base_tree, &tree)?.max(base.time);
         Ok(Output::ready(tree, time))
     }
@@ -618,7 +666,7 @@ impl Work<'_> {
                 if was_lazy {
                     self.tree(base)?;
                 }
-                let tree = output.tree(self.solver.images, self.stop)?;
+                let tree = output.tree(self.solver.store, self.solver.images, self.stop)?;
                 if was_lazy {
                     for key in &output.keys {
                         self.solver.record(key, &Output::ready(tree.clone(), output.time))?;
@@ -626,6 +674,7 @@ impl Work<'_> {
                 }
                 Ok(tree)
             }
+            OutputTree::Merged(..) => output.tree(self.solver.store, self.solver.images, self.stop),
         }
     }
 }

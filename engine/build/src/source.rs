@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cooper_image::digest::Digest;
@@ -18,6 +19,7 @@ use cooper_image::platform::Platform;
 use cooper_image::progress::{self, Transfer};
 use cooper_image::reference::Reference;
 use cooper_image::registry::{Client, ClientOptions, Remote, WebAnswer, WebRequest};
+use cooper_image::store::located::RemoteBlobs;
 use cooper_image::store::{Batch, Store};
 use cooper_vfs::tree::Tree;
 
@@ -130,12 +132,64 @@ impl ImageSource {
     }
 }
 
+/// The client for registries, which is made when somebody needs it.
+#[derive(Debug)]
+struct Registries {
+    options: ClientOptions,
+    client: Mutex<Option<Arc<Client>>>,
+}
+
+impl Registries {
+    fn client(&self) -> cooper_image::Result<Arc<Client>> {
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = &*client {
+            return Ok(Arc::clone(client));
+        }
+        let made = Arc::new(Client::new(self.options.clone())?);
+        Ok(Arc::clone(client.insert(made)))
+    }
+}
+
+impl RemoteBlobs for Registries {
+    fn range(
+        &self,
+        origins: &[String],
+        blob: &Digest,
+        range: std::ops::Range<u64>,
+    ) -> cooper_image::Result<Option<Vec<u8>>> {
+        let client = self.client()?;
+        let mut failure = None;
+        for origin in origins {
+            let read = origin.parse().and_then(|reference: Reference| {
+                let Some(mut part) = client.repository(&reference)?.range(blob, range.clone())? else {
+                    return Ok(None);
+                };
+                let mut bytes = Vec::new();
+                part.read_to_end(&mut bytes)
+                    .map_err(|error| cooper_image::Error::io(format!("cannot read blob `{blob}`"), error))?;
+                Ok(Some(bytes))
+            });
+            match read {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| cooper_image::Error::NotFound { what: format!("blob `{blob}`") }))
+    }
+
+    fn fetch(&self, store: &Store, blob: &Digest, size: u64) -> cooper_image::Result<()> {
+        let blob = Descriptor::new("", *blob, size);
+        self.client()?.fetch_missing(store, &blob, &progress::Silent)
+    }
+}
+
 /// Images of the store, and of registries when the store does not have them.
 #[derive(Debug)]
 pub struct StoreImages<'a> {
     store: &'a Store,
-    options: ClientOptions,
-    client: Mutex<Option<Arc<Client>>>,
+    registries: Arc<Registries>,
+    /// Layers that carry the indexes of others, by those others' digests, from caches that the user trusts.
+    indexes: Mutex<BTreeMap<Digest, LayerRecord>>,
     reporter: &'a dyn Reporter,
     /// Images that were resolved without their layers, and by which name: they get their tags when they are complete.
     lazy: Mutex<BTreeMap<Digest, Reference>>,
@@ -144,17 +198,53 @@ pub struct StoreImages<'a> {
 impl<'a> StoreImages<'a> {
     /// Images of `store`; the client for registries is made when it is needed.
     pub fn new(store: &'a Store, options: ClientOptions, reporter: &'a dyn Reporter) -> Self {
-        Self { store, options, client: Mutex::new(None), reporter, lazy: Mutex::default() }
+        let registries = Arc::new(Registries { options, client: Mutex::new(None) });
+        store.set_remote_blobs(Arc::clone(&registries) as _);
+        Self { store, registries, indexes: Mutex::default(), reporter, lazy: Mutex::default() }
+    }
+
+    /// Makes indexes of layers known: layers that carry them, by the digests of what they are of.
+    pub fn add_indexes(&self, indexes: &BTreeMap<Digest, LayerRecord>) {
+        let mut known = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        for (blob, carrier) in indexes {
+            known.entry(*blob).or_insert_with(|| carrier.clone());
+        }
+    }
+
+    /// The file system of an image out of the indexes of its layers; none when one has none. No layer is fetched.
+    fn indexed_tree(&self, image: &ImageRecord, transfers: &Transfers<'_>) -> Result<Option<Tree>> {
+        let known = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        let carriers: Option<Vec<LayerRecord>> =
+            image.layers.iter().map(|layer| known.get(&layer.descriptor.digest).cloned()).collect();
+        drop(known);
+        let Some(carriers) = carriers.filter(|carriers| !carriers.is_empty()) else { return Ok(None) };
+        for carrier in &carriers {
+            let Descriptor { digest, size, .. } = &carrier.descriptor;
+            if !self.store.has_blob(digest, Some(*size))? {
+                self.client()?.fetch_missing(self.store, &carrier.descriptor, transfers)?;
+            }
+        }
+        let batch = Batch::new(self.store);
+        let mut tree = None;
+        let mut located = Vec::new();
+        for (layer, carrier) in image.layers.iter().zip(&carriers) {
+            let index = self.store.read_index(layer, carrier)?;
+            tree = Some(cooper_image::layer::apply(&batch, tree.as_ref(), &index.operations)?);
+            located.push(index);
+        }
+        batch.commit()?;
+        for index in located {
+            self.store.locate_in_blob(&index.blob, &index.operations.places, &index.points)?;
+        }
+        if let Some(tree) = &tree {
+            self.store.hold_tree(tree)?;
+        }
+        Ok(tree)
     }
 
     /// The client for registries.
     pub fn client(&self) -> Result<Arc<Client>> {
-        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = &*client {
-            return Ok(Arc::clone(client));
-        }
-        let made = Arc::new(Client::new(self.options.clone())?);
-        Ok(Arc::clone(client.insert(made)))
+        Ok(self.registries.client()?)
     }
 
     /// Takes an image of an OCI layout into the store: `PATH`, `PATH:TAG` or `PATH@DIGEST`.
@@ -334,6 +424,9 @@ impl ImageProvider for StoreImages<'_> {
         progress("extracting", 0, None);
         let transfers = Transfers::new(self.reporter, "extract", cancel);
         if let Some(tree) = self.store.known_tree(image)? {
+            return Ok(tree);
+        }
+        if let Some(tree) = self.indexed_tree(image, &transfers)? {
             return Ok(tree);
         }
         let client = self.client()?;

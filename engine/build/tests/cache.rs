@@ -7,7 +7,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::Bench;
-use cooper_build::cache::{self, CacheMode, CacheRecord};
+use cooper_build::cache::{self, CacheContents, CacheMode, CacheRecord};
 use cooper_build::report::Finish;
 use cooper_image::export::Export;
 use cooper_image::image::ImageRecord;
@@ -35,7 +35,12 @@ fn cached(mode: CacheMode) -> (Bench, ImageRecord, PathBuf) {
 }
 
 fn write(bench: &Bench, records: &[CacheRecord], path: &Path) {
-    let carrier = cache::compose(&bench.store, records, &[], &Platform::linux_amd64()).unwrap();
+    let carrier = cache::compose(
+        &bench.store,
+        &CacheContents { records: records.to_vec(), ..CacheContents::default() },
+        &Platform::linux_amd64(),
+    )
+    .unwrap();
     let export = [Export { descriptor: carrier.descriptor, names: Vec::new() }];
     layout::write(&bench.store, path, &export, &Silent).unwrap();
 }
@@ -134,7 +139,12 @@ fn damaged_records_are_refused_and_those_of_another_version_passed_over() {
         let mut again = self::bench();
         again.build_for_cache(DOCKERFILE, CacheMode::Max)
     };
-    let good = cache::compose(&bench.store, &records, &[], &Platform::linux_amd64()).unwrap();
+    let good = cache::compose(
+        &bench.store,
+        &CacheContents { records: records.clone(), ..CacheContents::default() },
+        &Platform::linux_amd64(),
+    )
+    .unwrap();
     assert_eq!(cache::records_of(&good).unwrap(), records);
     let check = |change: &dyn Fn(&mut serde_json::Value), expected: Option<&str>| {
         let mut image = good.clone();

@@ -257,7 +257,7 @@ pub(crate) struct BuildArguments {
     /// Cache to look into: an image, or type=registry|local[,ref=NAME][,src=DIR] (repeat)
     #[arg(long, value_name = "SOURCE")]
     pub(crate) cache_from: Vec<String>,
-    /// Cache to write: an image name, or type=registry|local|inline[,ref=NAME][,dest=DIR][,mode=min|max][,ttl=TIME][,mounts=true] (repeat)
+    /// Cache to write: an image name, or type=registry|local|inline[,ref=NAME][,dest=DIR][,mode=min|max][,ttl=TIME][,mounts=true][,index=true] (repeat)
     #[arg(long, value_name = "DESTINATION")]
     pub(crate) cache_to: Vec<String>,
     /// Make so many of a hundred results of --cache-from again, and refuse the cache when one differs; `,run` for steps, too

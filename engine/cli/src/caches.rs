@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cooper_build::build::Built;
-use cooper_build::cache::{self, CacheMode, ImportedCaches, Verify};
+use cooper_build::cache::{self, CacheContents, CacheMode, ImportedCaches, Verify};
 use cooper_build::report::{Event, Reporter, phase};
 use cooper_build::source::{StoreImages, Transfers};
 use cooper_build::step::CancelToken;
@@ -49,6 +49,8 @@ pub(crate) struct Settings {
     ttl: Option<i64>,
     /// Whether it carries what the cache mounts of steps hold.
     mounts: bool,
+    /// Whether it carries the indexes of the bases' layers.
+    index: bool,
 }
 
 type Fields<'t> = BTreeMap<&'t str, &'t str>;
@@ -98,8 +100,8 @@ pub(crate) fn parse_from(text: &str) -> Result<From, Failure> {
 /// Parses `--cache-to`.
 pub(crate) fn parse_to(text: &str) -> Result<To, Failure> {
     const FLAG: &str = "--cache-to";
-    const SETTINGS: [&str; 7] =
-        ["mode", "compression", "ignore-error", "image-manifest", "oci-mediatypes", "ttl", "mounts"];
+    const SETTINGS: [&str; 8] =
+        ["mode", "compression", "ignore-error", "image-manifest", "oci-mediatypes", "ttl", "mounts", "index"];
     let registry = [&["ref"], &SETTINGS[..]].concat();
     let local = [&["dest"], &SETTINGS[..]].concat();
     let (kind, fields) = fields(FLAG, text, &[("registry", &registry), ("local", &local), ("inline", &[])])?;
@@ -131,8 +133,8 @@ pub(crate) fn parse_to(text: &str) -> Result<To, Failure> {
     };
     let ttl =
         fields.get("ttl").map(|text| seconds(text).ok_or_else(|| wrong("ttl", "a time as 90s, 12h or 7d")));
-    let (ignore_error, mounts) = (flag("ignore-error")?, flag("mounts")?);
-    let settings = Settings { mode, compression, ignore_error, ttl: ttl.transpose()?, mounts };
+    let (ignore_error, mounts, index) = (flag("ignore-error")?, flag("mounts")?, flag("index")?);
+    let settings = Settings { mode, compression, ignore_error, ttl: ttl.transpose()?, mounts, index };
     Ok(match kind {
         "inline" => To::Inline,
         "local" => To::Local { directory: needed(FLAG, text, &fields, "dest")?.into(), settings },
@@ -212,6 +214,14 @@ pub(crate) fn import(
         let text = format!("warning: the cache `{shown}` is not used: {problem}");
         reporter.event(Event::Warning { text: &text });
     }
+    match caches.indexes(store) {
+        Ok(indexes) => images.add_indexes(&indexes),
+        Err(error) => {
+            reporter.event(Event::Warning {
+                text: &format!("warning: indexes of a cache are not used: {error}"),
+            });
+        }
+    }
     caches
 }
 
@@ -255,8 +265,11 @@ pub(crate) fn export(
         let phase_name = format!("cache to {shown}");
         let written = phase(reporter, &phase_name, || {
             // Keys hold the platform, so one image carries the results of all of them.
-            let (mut records, mut mounts) = (Vec::new(), Vec::new());
+            let (mut records, mut mounts, mut indexes) = (Vec::new(), Vec::new(), Vec::new());
             for built in built {
+                if settings.index {
+                    indexes.extend(built.indexes()?);
+                }
                 records.extend(built.cache_records(settings.mode, settings.compression)?);
                 if settings.mounts {
                     mounts.extend(built.cache_mounts(settings.compression)?);
@@ -269,7 +282,8 @@ pub(crate) fn export(
             let end = settings.ttl.map(|ttl| now().saturating_add(ttl));
             records.iter_mut().for_each(|record| record.expires = record.expires.or(end));
             let Some(platform) = built.first().map(Built::platform) else { return Ok(()) };
-            let carrier = cache::compose(store, &records, &mounts, platform)?;
+            let contents = CacheContents { records, mounts, indexes };
+            let carrier = cache::compose(store, &contents, platform)?;
             let transfers = Transfers::new(reporter, &phase_name, cancel);
             match target {
                 To::Registry { name, .. } => {
@@ -324,10 +338,11 @@ mod tests {
             ignore_error: true,
             ttl: Some(7 * 86_400),
             mounts: true,
+            index: true,
         };
         assert_eq!(
             parse_to(
-                "type=registry,ref=r.example/c:1,mode=max,compression=zstd,ignore-error=true,ttl=7d,mounts=true"
+                "type=registry,ref=r.example/c:1,mode=max,compression=zstd,ignore-error=true,ttl=7d,mounts=true,index=true"
             )
             .unwrap(),
             To::Registry { name: name("r.example/c:1"), settings }

@@ -5,26 +5,27 @@
 //! per compressor: backend, level and block size are part of the promise that equal inputs give equal bytes, and
 //! changing one is a release note.
 //!
-//! Gzip is the slowest part of an export, so it is compressed in blocks of [`GZIP_BLOCK`] bytes by several threads.
-//! The blocks are joined into one member, as `pigz` does: each ends on a byte boundary (a sync flush), the checksums
-//! are combined, and the bytes do not depend on the count of threads. A block that a look at its middle shows to be
-//! compressed already (packages, images, archives) is stored: trying costs the most where it gains nothing.
+//! Compressing is the slowest part of an export, so it is done in [`blocks`] of a fixed size by several threads; the
+//! bytes do not depend on their count. Every block can be read without those before it, so a layer of ours comes with
+//! its [`seek`] points; those of others have to be looked for.
 
-use std::collections::VecDeque;
+mod blocks;
+pub mod seek;
+
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use flate2::{Compress, Crc, FlushCompress, Status};
-
 use crate::manifest::media_type;
+use blocks::Blocks;
+use seek::SeekPoints;
 
 /// The gzip level: the last one before the time grows faster than the size falls.
 pub const GZIP_LEVEL: u32 = 5;
-/// Bytes that one thread compresses at a time.
+/// Bytes of a gzip layer that one thread compresses at a time.
 pub const GZIP_BLOCK: usize = 512 << 10;
+/// Bytes of a zstd layer that one thread compresses at a time, a frame of its own: twice the window of the usual level.
+pub const ZSTD_BLOCK: usize = 4 << 20;
 /// Bytes in the middle of a block that tell whether it is worth compressing.
 pub const GZIP_SAMPLE: usize = 16 << 10;
 /// The levels that gzip has.
@@ -119,17 +120,15 @@ pub fn decoder<'a, R: BufRead + Send + 'a>(
 pub struct Encoder<W: Write>(Kind<W>);
 
 enum Kind<W: Write> {
-    None(W),
-    Gzip(ParallelGzip<W>),
-    Zstd(zstd::stream::write::Encoder<'static, W>),
+    None { writer: W, count: u64 },
+    Blocks(Blocks<W>),
 }
 
 impl<W: Write> fmt::Debug for Kind<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::None(_) => "None",
-            Self::Gzip(_) => "Gzip",
-            Self::Zstd(_) => "Zstd",
+            Self::None { .. } => "None",
+            Self::Blocks(_) => "Blocks",
         })
     }
 }
@@ -150,33 +149,42 @@ impl<W: Write> Encoder<W> {
     ///
     /// When there is no such level, and as [`Encoder::new`].
     pub fn with_level(compression: Compression, level: Option<u32>, writer: W) -> io::Result<Self> {
+        Self::with_threads(compression, level, writer, thread_count())
+    }
+
+    /// Compresses with this many threads, on which the bytes do not depend.
+    ///
+    /// # Errors
+    ///
+    /// As [`Encoder::with_level`].
+    pub fn with_threads(
+        compression: Compression,
+        level: Option<u32>,
+        writer: W,
+        threads: usize,
+    ) -> io::Result<Self> {
         if level.is_some_and(|level| !compression.has_level(level)) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the compressor has no such level"));
         }
         Ok(Self(match compression {
-            Compression::None => Kind::None(writer),
-            Compression::Gzip => {
-                Kind::Gzip(ParallelGzip::new(writer, thread_count(), level.unwrap_or(GZIP_LEVEL))?)
-            }
+            Compression::None => Kind::None { writer, count: 0 },
+            Compression::Gzip => Kind::Blocks(Blocks::gzip(writer, threads, level.unwrap_or(GZIP_LEVEL))?),
             Compression::Zstd => {
                 let level = level.map_or(ZSTD_LEVEL, u32::cast_signed);
-                let mut encoder = zstd::stream::write::Encoder::new(writer, level)?;
-                encoder.include_checksum(true)?;
-                Kind::Zstd(encoder)
+                Kind::Blocks(Blocks::zstd(writer, threads, level)?)
             }
         }))
     }
 
-    /// Ends the stream and gives the writer back.
+    /// Ends the stream and gives the writer back, with the places where reading can start.
     ///
     /// # Errors
     ///
     /// What the writer gives.
-    pub fn finish(self) -> io::Result<W> {
+    pub fn finish(self) -> io::Result<(W, SeekPoints)> {
         match self.0 {
-            Kind::None(writer) => Ok(writer),
-            Kind::Gzip(encoder) => encoder.finish(),
-            Kind::Zstd(encoder) => encoder.finish(),
+            Kind::None { writer, count } => Ok((writer, SeekPoints::plain(count))),
+            Kind::Blocks(blocks) => blocks.finish(),
         }
     }
 }
@@ -184,9 +192,12 @@ impl<W: Write> Encoder<W> {
 impl<W: Write> Write for Encoder<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.0 {
-            Kind::None(writer) => writer.write(bytes),
-            Kind::Gzip(encoder) => encoder.write(bytes),
-            Kind::Zstd(encoder) => encoder.write(bytes),
+            Kind::None { writer, count } => {
+                let written = writer.write(bytes)?;
+                *count += written as u64;
+                Ok(written)
+            }
+            Kind::Blocks(blocks) => blocks.write(bytes),
         }
     }
 
@@ -197,172 +208,6 @@ impl<W: Write> Write for Encoder<W> {
 
 fn thread_count() -> usize {
     thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS)
-}
-
-/// A block on its way to a thread, with the place where its result is awaited.
-type Job = (Vec<u8>, SyncSender<io::Result<Block>>);
-
-struct Block {
-    compressed: Vec<u8>,
-    crc: Crc,
-}
-
-struct ParallelGzip<W> {
-    writer: W,
-    filling: Vec<u8>,
-    jobs: Option<SyncSender<Job>>,
-    waiting: VecDeque<Receiver<io::Result<Block>>>,
-    most_waiting: usize,
-    crc: Crc,
-}
-
-/// Deflate, no flags, no time, and "unknown" as the operating system.
-const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
-/// An empty block with the "last" bit, which ends a deflate stream.
-const DEFLATE_END: [u8; 2] = [3, 0];
-
-impl<W: Write> ParallelGzip<W> {
-    fn new(mut writer: W, threads: usize, level: u32) -> io::Result<Self> {
-        writer.write_all(&GZIP_HEADER)?;
-        let (jobs, queue) = sync_channel::<Job>(threads);
-        let queue = Arc::new(std::sync::Mutex::new(queue));
-        for number in 0..threads {
-            let queue = Arc::clone(&queue);
-            let spawned =
-                thread::Builder::new().name("gzip".to_owned()).spawn(move || compress_blocks(&queue, level));
-            match spawned {
-                // A pod may allow few threads; one is enough.
-                Err(_) if number > 0 => break,
-                spawned => drop(spawned?),
-            }
-        }
-        let filling = Vec::with_capacity(GZIP_BLOCK);
-        let waiting = VecDeque::new();
-        Ok(Self { writer, filling, jobs: Some(jobs), waiting, most_waiting: threads * 2, crc: Crc::new() })
-    }
-
-    fn send_block(&mut self) -> io::Result<()> {
-        if self.filling.is_empty() {
-            return Ok(());
-        }
-        while self.waiting.len() >= self.most_waiting {
-            self.receive_block()?;
-        }
-        let block = std::mem::replace(&mut self.filling, Vec::with_capacity(GZIP_BLOCK));
-        let (sender, receiver) = sync_channel(1);
-        let jobs = self.jobs.as_ref().ok_or_else(lost_thread)?;
-        jobs.send((block, sender)).map_err(|_| lost_thread())?;
-        self.waiting.push_back(receiver);
-        Ok(())
-    }
-
-    fn receive_block(&mut self) -> io::Result<()> {
-        if let Some(receiver) = self.waiting.pop_front() {
-            let block = receiver.recv().map_err(|_| lost_thread())??;
-            self.crc.combine(&block.crc);
-            self.writer.write_all(&block.compressed)?;
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> io::Result<W> {
-        self.send_block()?;
-        while !self.waiting.is_empty() {
-            self.receive_block()?;
-        }
-        self.jobs = None;
-        self.writer.write_all(&DEFLATE_END)?;
-        self.writer.write_all(&self.crc.sum().to_le_bytes())?;
-        self.writer.write_all(&self.crc.amount().to_le_bytes())?;
-        Ok(self.writer)
-    }
-}
-
-impl<W: Write> Write for ParallelGzip<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(GZIP_BLOCK - self.filling.len());
-        self.filling.extend_from_slice(&bytes[..count]);
-        if self.filling.len() == GZIP_BLOCK {
-            self.send_block()?;
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn lost_thread() -> io::Error {
-    io::Error::other("a compressing thread ended early")
-}
-
-/// What a compressing thread does until no more jobs can come.
-fn compress_blocks(queue: &std::sync::Mutex<Receiver<Job>>, level: u32) {
-    let mut compressor = BlockCompressor::new(level);
-    loop {
-        let job = match queue.lock() {
-            Ok(queue) => queue.recv(),
-            Err(_) => return,
-        };
-        let Ok((block, result)) = job else { return };
-        // Nobody waits any more when the encoder was dropped half way.
-        let _ = result.send(compressor.compress(&block));
-    }
-}
-
-struct BlockCompressor {
-    best: Compress,
-    quick: Compress,
-    stored: Compress,
-    sample: Vec<u8>,
-}
-
-impl BlockCompressor {
-    fn new(best: u32) -> Self {
-        let level = |level| Compress::new(flate2::Compression::new(level), false);
-        Self { best: level(best), quick: level(1), stored: level(0), sample: Vec::new() }
-    }
-
-    fn compress(&mut self, block: &[u8]) -> io::Result<Block> {
-        let deflate = if self.is_worth_it(block)? { &mut self.best } else { &mut self.stored };
-        let mut crc = Crc::new();
-        crc.update(block);
-        let mut compressed = Vec::with_capacity(block.len() / 2 + 1024);
-        deflate_all(deflate, block, &mut compressed)?;
-        Ok(Block { compressed, crc })
-    }
-
-    /// Whether the middle of a block shrinks by more than one part in 64 at the quickest level.
-    fn is_worth_it(&mut self, block: &[u8]) -> io::Result<bool> {
-        let Some(start) = block.len().checked_sub(2 * GZIP_SAMPLE).map(|rest| (rest + GZIP_SAMPLE) / 2)
-        else {
-            return Ok(true);
-        };
-        let sample = &block[start..start + GZIP_SAMPLE];
-        self.sample.clear();
-        deflate_all(&mut self.quick, sample, &mut self.sample)?;
-        Ok(self.sample.len() < GZIP_SAMPLE - GZIP_SAMPLE / 64)
-    }
-}
-
-/// Compresses bytes up to a sync flush, which is complete when the compressor leaves room in the output.
-fn deflate_all(deflate: &mut Compress, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    deflate.reset();
-    let mut done = 0;
-    loop {
-        if out.capacity() - out.len() < 1024 {
-            out.reserve(bytes.len() / 2 + 1024);
-        }
-        let before = deflate.total_in();
-        let status =
-            deflate.compress_vec(&bytes[done..], out, FlushCompress::Sync).map_err(io::Error::other)?;
-        done += usize::try_from(deflate.total_in() - before).map_err(io::Error::other)?;
-        let room_left = out.capacity() > out.len();
-        if done == bytes.len() && (room_left || status == Status::BufError) {
-            return Ok(());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -381,7 +226,7 @@ mod tests {
     fn compress(compression: Compression, bytes: &[u8]) -> Vec<u8> {
         let mut encoder = Encoder::new(compression, Vec::new()).unwrap();
         encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
+        encoder.finish().unwrap().0
     }
 
     fn decompress(bytes: &[u8]) -> io::Result<(Compression, Vec<u8>)> {
@@ -393,7 +238,9 @@ mod tests {
 
     #[test]
     fn all_sizes_come_back_and_the_kind_is_recognised() {
-        for length in [0, 1, 1000, GZIP_BLOCK - 1, GZIP_BLOCK, GZIP_BLOCK + 1, 5 * GZIP_BLOCK + 17] {
+        for length in
+            [0, 1, 1000, GZIP_BLOCK - 1, GZIP_BLOCK, GZIP_BLOCK + 1, 5 * GZIP_BLOCK + 17, ZSTD_BLOCK + 3]
+        {
             let bytes = sample(length);
             for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
                 let compressed = compress(compression, &bytes);
@@ -420,13 +267,15 @@ mod tests {
 
     #[test]
     fn the_count_of_threads_does_not_change_the_bytes() {
-        let bytes = sample(3 * GZIP_BLOCK + 5);
-        let with = |threads| {
-            let mut encoder = ParallelGzip::new(Vec::new(), threads, GZIP_LEVEL).unwrap();
-            encoder.write_all(&bytes).unwrap();
-            encoder.finish().unwrap()
-        };
-        assert!(with(1) == with(3));
+        let bytes = sample(2 * ZSTD_BLOCK + 5);
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let with = |threads| {
+                let mut encoder = Encoder::with_threads(compression, None, Vec::new(), threads).unwrap();
+                encoder.write_all(&bytes).unwrap();
+                encoder.finish().unwrap()
+            };
+            assert!(with(1) == with(4), "{compression:?}");
+        }
     }
 
     #[test]

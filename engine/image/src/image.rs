@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use cooper_vfs::{Change, ContentStore, Tree};
+use cooper_vfs::{Change, Tree};
 
 use crate::compression::Compression;
 use crate::config::ImageConfig;
@@ -28,6 +28,7 @@ use crate::manifest::{
 };
 use crate::platform::Platform;
 use crate::reference::Reference;
+use crate::store::located::Unchecked;
 use crate::store::{Keep, Store};
 
 /// Blobs that are transferred at the same time.
@@ -235,8 +236,14 @@ impl Store {
         options: &LayerOptions,
     ) -> Result<NewLayer> {
         let mut blob = self.new_hashed_blob()?;
-        let written = layer::write(self as &dyn ContentStore, changes, options, &mut blob)?;
+        let contents = Unchecked::new(self);
+        let mut written = layer::write(&contents, changes, options, &mut blob)?;
         let (digest, size) = blob.finish_as(written.digest)?;
+        let used = contents.into_used();
+        if !used.is_empty() {
+            written.places.retain(|place| used.contains(&place.id));
+            self.locate_in_blob(&digest, &written.places, &written.points)?;
+        }
         let descriptor = Descriptor::new(options.compression.layer_media_type(), digest, size);
         Ok(NewLayer { descriptor, diff_id: written.diff_id, tree: tree.cloned() })
     }

@@ -38,5 +38,6 @@ pub mod reference;
 pub mod registry;
 pub mod store;
 pub mod validate;
+mod wire;
 
 pub use error::{Error, ErrorKind, Result};

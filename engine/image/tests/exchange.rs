@@ -147,7 +147,7 @@ fn archives_come_back_the_same_and_are_the_same_each_time() {
         assert!(bytes == write(docker), "the same images give the same bytes");
         let mut gzip = Encoder::new(Compression::Gzip, Vec::new()).unwrap();
         gzip.write_all(&bytes).unwrap();
-        for bytes in [bytes, gzip.finish().unwrap()] {
+        for bytes in [bytes, gzip.finish().unwrap().0] {
             let path = scratch.path("archive.tar");
             fs::write(&path, bytes).unwrap();
             let archive = Archive::open(&scratch.store, &path).unwrap();

@@ -256,7 +256,7 @@ fn bombs_stop_at_their_limit() {
     let check = |tar: &[u8], name: &str| {
         let mut encoder = cooper_image::compression::Encoder::new(Compression::Gzip, Vec::new()).unwrap();
         std::io::Write::write_all(&mut encoder, tar).unwrap();
-        let layer = encoder.finish().unwrap();
+        let layer = encoder.finish().unwrap().0;
         let error =
             layer::scan(&store, &layer[..], &Expected::default(), &limits).expect_err(name).to_string();
         assert!(error.contains(name), "{error}");

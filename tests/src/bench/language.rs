@@ -149,7 +149,7 @@ fn load(at: &Path, context: &Path, known: Option<&Tree>) -> Result<(Duration, Tr
     let now = Timestamp::from_seconds(i64::MAX / 2);
     let started = cpu_time();
     let store = Store::open(&at.join("store"), &StoreOptions::plain())?;
-    let tree = context::load(&store, &query, now, &CancelToken::new());
+    let tree = context::load(&store, &query, context::Readers::Layers, now, &CancelToken::new());
     let time = cpu_time().saturating_sub(started);
     let tree = tree.map_err(|error| anyhow::anyhow!("{error}"))?;
     ensure!(known.is_none_or(|known| *known == tree), "an unchanged context has another key");

@@ -182,7 +182,8 @@ fn serve(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
     while let Some((request, file)) = read_request(input)? {
         limit_time()?;
         if let Some(bytes) = file {
-            let functions = Executable::parse(&bytes).map(|file| file.functions().to_vec()).unwrap_or_default();
+            let functions =
+                Executable::parse(&bytes).map(|file| file.functions().to_vec()).unwrap_or_default();
             files.insert(request.id, Known { bytes, functions });
         }
         let made = match files.get(&request.id) {

@@ -230,7 +230,7 @@ fn volume(store: &Store, text: &str, cancel: &CancelToken) -> Result<StepMount, 
     wanted.add_path("/");
     let source = ContextSource::Directory(PathBuf::from(host));
     let query = ContextQuery { source, ignore: Arc::default(), wanted };
-    let tree = context::load(store, &query, cooper_vfs::HostClock.now(), cancel)?;
+    let tree = context::load(store, &query, context::Readers::Steps, cooper_vfs::HostClock.now(), cancel)?;
     let source = StepMountSource::Tree { tree: TreeRecord(Bytes(tree.encode())), path: "/".into() };
     Ok(StepMount { target: (*target).into(), source, read_only: true })
 }

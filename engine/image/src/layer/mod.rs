@@ -9,14 +9,16 @@
 //! nothing of a layer can be read before all of it was verified; and the same changes give the same bytes.
 
 pub mod apply;
+pub mod index;
 pub mod scan;
 pub mod tar;
 pub mod write;
 
 pub use apply::{apply, apply_below};
+pub use index::LayerIndex;
 pub use scan::{Expected, Limits, Operation, Operations, inspect, scan, scan_archive};
 pub(crate) use write::recompress;
-pub use write::{LayerOptions, Written, write};
+pub use write::{LayerOptions, Place, Written, write};
 
 /// Prefix of the names that remove something (layer.md, whiteouts).
 pub const WHITEOUT: &[u8] = b".wh.";

@@ -11,7 +11,7 @@ use std::thread;
 use cooper_vfs::{ContentId, Entry, Metadata, NodeKind};
 
 use super::tar::{Archive, Member, MemberKind};
-use super::{OPAQUE, WHITEOUT, WHITEOUT_META};
+use super::{OPAQUE, Place, WHITEOUT, WHITEOUT_META};
 use crate::compression::{Compression, decoder};
 use crate::digest::{Algorithm, Digest, Hasher, Verifier};
 use crate::error::{Error, Result};
@@ -64,6 +64,8 @@ pub struct Operations {
     pub size: u64,
     /// The operations, in the archive's order.
     pub list: Vec<Operation>,
+    /// Where the contents are in the tar; those of sparse files lie in pieces and are not among them.
+    pub places: Vec<Place>,
 }
 
 /// One entry of a layer, as what it does. Paths are clean: no leading, doubled or trailing slash, no `.` or `..`.
@@ -127,7 +129,8 @@ pub fn scan(
     expected: &Expected,
     limits: &Limits,
 ) -> Result<Operations> {
-    let (operations, pack) = scan_with(store, layer, expected, limits, Whiteouts::Apply)?;
+    let pack = store.pack_builder();
+    let (operations, pack) = scan_with(pack, layer, expected, limits, Whiteouts::Apply)?;
     pack.publish()?;
     Ok(operations)
 }
@@ -140,7 +143,7 @@ pub(crate) fn scan_unpublished<'s>(
     expected: &Expected,
     limits: &Limits,
 ) -> Result<(Operations, PackBuilder<'s>)> {
-    scan_with(store, layer, expected, limits, Whiteouts::Apply)
+    scan_with(store.pack_builder(), layer, expected, limits, Whiteouts::Apply)
 }
 
 /// Reads a layer as [`scan`] does, and keeps nothing of its contents.
@@ -154,7 +157,8 @@ pub fn inspect(
     expected: &Expected,
     limits: &Limits,
 ) -> Result<Operations> {
-    scan_with(store, layer, expected, limits, Whiteouts::Apply).map(|(operations, _)| operations)
+    let nowhere = PackBuilder::discarding(store);
+    scan_with(nowhere, layer, expected, limits, Whiteouts::Apply).map(|(operations, _)| operations)
 }
 
 /// Reads an archive that is no layer, as `ADD` does: names that start with `.wh.` are ordinary.
@@ -163,7 +167,8 @@ pub fn inspect(
 ///
 /// As [`scan`].
 pub fn scan_archive(store: &Store, archive: impl Read + Send, limits: &Limits) -> Result<Operations> {
-    let (operations, pack) = scan_with(store, archive, &Expected::default(), limits, Whiteouts::Ordinary)?;
+    let pack = store.pack_builder();
+    let (operations, pack) = scan_with(pack, archive, &Expected::default(), limits, Whiteouts::Ordinary)?;
     pack.publish()?;
     Ok(operations)
 }
@@ -175,7 +180,7 @@ enum Whiteouts {
 }
 
 fn scan_with<'s>(
-    store: &'s Store,
+    pack: PackBuilder<'s>,
     layer: impl Read + Send,
     expected: &Expected,
     limits: &Limits,
@@ -191,21 +196,21 @@ fn scan_with<'s>(
             .spawn_scoped(scope, move || read_ahead(layer, expected, &sender, &spare_receiver))
             .map_err(|error| Error::io("cannot start a thread to read the layer", error))?;
         let scanned = scan_tar(
-            store,
+            pack,
             TarStream::new(receiver, spare_sender, limits.bytes, algorithm),
             limits,
             whiteouts,
         );
         // The queue is closed now, so the thread ends soon. A panic of it would be a bug of ours.
         let read = reading.join().unwrap_or_else(|_| Err(Error::layer("the reading thread ended early")));
-        let (list, pack, diff_id, size) = scanned?;
+        let Scanned { list, places, pack, diff_id, size } = scanned?;
         let compression = read?;
         if let Some(expected) = expected.diff_id
             && expected != diff_id
         {
             return Err(Error::wrong_digest("the layer's tar (diff ID)", expected, diff_id));
         }
-        Ok((Operations { diff_id, compression, size, list }, pack))
+        Ok((Operations { diff_id, compression, size, list, places }, pack))
     })
 }
 
@@ -301,6 +306,11 @@ struct TarStream {
 }
 
 impl TarStream {
+    /// Bytes of the tar that were given away.
+    fn offset(&self) -> u64 {
+        self.size - (self.buffer.len() - self.position) as u64
+    }
+
     fn new(
         receiver: Receiver<io::Result<Vec<u8>>>,
         spare: SyncSender<Vec<u8>>,
@@ -344,16 +354,22 @@ fn too_many_bytes(limit: u64) -> Error {
     Error::Limit { what: "the decompressed layer".to_owned(), name: "layer::Limits::bytes", limit }
 }
 
-type Scanned<'s> = (Vec<Operation>, PackBuilder<'s>, Digest, u64);
+/// What an archive holds.
+struct Scanned<'s> {
+    list: Vec<Operation>,
+    places: Vec<Place>,
+    pack: PackBuilder<'s>,
+    diff_id: Digest,
+    size: u64,
+}
 
 fn scan_tar<'s>(
-    store: &'s Store,
+    mut pack: PackBuilder<'s>,
     mut stream: TarStream,
     limits: &Limits,
     whiteouts: Whiteouts,
 ) -> Result<Scanned<'s>> {
-    let mut pack = store.pack_builder();
-    let mut list = Vec::new();
+    let (mut list, mut places) = (Vec::new(), Vec::new());
     let mut archive = Archive::new(&mut stream);
     let (mut names, mut bytes) = (0_u64, 0_u64);
     while let Some(member) = archive.next()? {
@@ -362,9 +378,13 @@ fn scan_tar<'s>(
             if bytes > limits.bytes {
                 return Err(too_many_bytes(limits.bytes));
             }
+            let (offset, sparse) = (archive.inner().offset(), archive.is_sparse());
             let packed = pack.add_from(&mut archive);
             let (content, length) = packed.map_err(|error| Error::io("cannot pack a file", error))?;
             if length == size {
+                if !sparse && size > 0 {
+                    places.push(Place { id: content, offset, length });
+                }
                 return Ok(content);
             }
             Err(Error::entry(path, format!("the file has {length} bytes, not {size}")))
@@ -384,7 +404,7 @@ fn scan_tar<'s>(
         }
     }
     let TarStream { hasher, size, .. } = stream;
-    Ok((list, pack, hasher.finish(), size))
+    Ok(Scanned { list, places, pack, diff_id: hasher.finish(), size })
 }
 
 /// Bytes that an operation keeps in memory besides itself.

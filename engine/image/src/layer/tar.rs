@@ -164,6 +164,11 @@ impl<R: Read> Archive<R> {
         }
     }
 
+    /// What the archive is read from.
+    pub(crate) fn inner(&self) -> &R {
+        &self.inner
+    }
+
     /// Whether the current member has holes, so that its bytes do not lie in the archive as they are.
     pub(crate) fn is_sparse(&self) -> bool {
         !matches!(self.segments.as_slice(), [Segment::Data(_)])

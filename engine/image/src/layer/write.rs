@@ -12,6 +12,7 @@ use std::io::{self, BufReader, Read, Write};
 use cooper_vfs::{Change, ContentId, ContentStore, Entry, Metadata, NodeKind};
 
 use super::{OPAQUE, WHITEOUT};
+use crate::compression::seek::SeekPoints;
 use crate::compression::{Compression, Encoder, decoder};
 use crate::digest::{Algorithm, BackgroundHasher, Digest, Hasher};
 use crate::error::{Error, Result};
@@ -39,6 +40,17 @@ pub struct LayerOptions {
     pub clamp: Option<i64>,
 }
 
+/// Where a content lies in a layer's tar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The content.
+    pub id: ContentId,
+    /// Offset in the tar, in bytes.
+    pub offset: u64,
+    /// Length, in bytes.
+    pub length: u64,
+}
+
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
@@ -48,6 +60,10 @@ pub struct Written {
     pub digest: Digest,
     /// Count of the compressed bytes.
     pub size: u64,
+    /// Where the contents are in the tar, in its order.
+    pub places: Vec<Place>,
+    /// Where reading the compressed bytes can start.
+    pub points: SeekPoints,
 }
 
 /// Writes changes as a layer.
@@ -66,17 +82,24 @@ pub fn write(
     let compressed = Hashed { inner: out, hasher: Hasher::new(Algorithm::Sha256), count: 0 };
     let encoder = Encoder::with_level(options.compression, options.level, compressed).map_err(failed)?;
     let tar = Tar { inner: encoder, hasher: BackgroundHasher::new() };
-    let mut writer =
-        TarWriter { out: tar, store, clamp: options.clamp, chunk: Vec::new(), block: Vec::new() };
+    let mut writer = TarWriter {
+        out: tar,
+        store,
+        clamp: options.clamp,
+        chunk: Vec::new(),
+        block: Vec::new(),
+        written: 0,
+        places: Vec::new(),
+    };
     for change in changes {
         writer.change(change)?;
     }
     writer.finish_archive().map_err(failed)?;
-    let tar = writer.out;
+    let (tar, places) = (writer.out, writer.places);
     let diff_id = tar.hasher.finish().map_err(failed)?;
-    let mut compressed = tar.inner.finish().map_err(failed)?;
+    let (mut compressed, points) = tar.inner.finish().map_err(failed)?;
     compressed.flush().map_err(failed)?;
-    Ok(Written { diff_id, digest: compressed.hasher.finish(), size: compressed.count })
+    Ok(Written { diff_id, digest: compressed.hasher.finish(), size: compressed.count, places, points })
 }
 
 /// Writes a layer anew in another compression: the same tar, byte for byte.
@@ -102,9 +125,10 @@ pub(crate) fn recompress(
         }
     }
     let diff_id = out.hasher.finish().map_err(failed)?;
-    let mut compressed = out.inner.finish().map_err(failed)?;
+    let (mut compressed, points) = out.inner.finish().map_err(failed)?;
     compressed.flush().map_err(failed)?;
-    Ok(Written { diff_id, digest: compressed.hasher.finish(), size: compressed.count })
+    let (digest, size) = (compressed.hasher.finish(), compressed.count);
+    Ok(Written { diff_id, digest, size, places: Vec::new(), points })
 }
 
 /// Computes a digest of what is written through it.
@@ -152,6 +176,9 @@ struct TarWriter<'s, W: Write> {
     chunk: Vec<u8>,
     /// Small things are collected here, so that the digests get more than a block at a time.
     block: Vec<u8>,
+    /// Bytes that went out.
+    written: u64,
+    places: Vec<Place>,
 }
 
 /// The fields of one header.
@@ -238,6 +265,7 @@ impl<W: Write> TarWriter<'_, W> {
             return Err(damaged("a content's length is not the entry's"));
         }
         self.flush_block()?;
+        self.places.push(Place { id: *id, offset: self.written, length: size });
         let mut chunk = std::mem::take(&mut self.chunk);
         chunk.resize(CHUNK, 0);
         let mut reader = content.reader();
@@ -249,10 +277,13 @@ impl<W: Write> TarWriter<'_, W> {
             }
             hasher.update(&chunk[..count]);
             self.out.write_all(&chunk[..count])?;
+            self.written += count as u64;
         }
         self.chunk = chunk;
         if hasher.finalize().as_bytes() != &id.0 {
-            return Err(damaged("a content does not have its id: the store is damaged"));
+            return Err(damaged(
+                "a content does not have its id: it changed while it was read, or the store is damaged",
+            ));
         }
         self.block.extend_from_slice(padding(size));
         Ok(())
@@ -267,6 +298,7 @@ impl<W: Write> TarWriter<'_, W> {
 
     fn flush_block(&mut self) -> io::Result<()> {
         self.out.write_all(&self.block)?;
+        self.written += self.block.len() as u64;
         self.block.clear();
         Ok(())
     }

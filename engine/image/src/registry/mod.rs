@@ -52,7 +52,7 @@ use retry::Retry;
 use transport::Transport;
 
 pub use download::{Received, WebAnswer, WebRequest};
-pub use remote::Remote;
+pub use remote::{RangeReader, Remote};
 pub use transport::{HostCertificates, Proxies, TrustRoots};
 
 /// The first wait before a request is tried again.

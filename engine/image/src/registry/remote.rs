@@ -178,10 +178,14 @@ impl Remote<'_> {
     }
 
     async fn blob_at(&self, place: &Place, digest: &Digest, from: u64) -> Result<Response> {
+        self.part_at(place, digest, (from > 0).then(|| format!("bytes={from}-"))).await
+    }
+
+    async fn part_at(&self, place: &Place, digest: &Digest, range: Option<String>) -> Result<Response> {
         let url = place.url(&format!("blobs/{digest}"))?;
         let mut headers = HeaderMap::new();
-        if from > 0 {
-            headers.insert(RANGE, header(&format!("bytes={from}-"))?);
+        if let Some(range) = range {
+            headers.insert(RANGE, header(&range)?);
         }
         let pulling = |error| about(error, "cannot pull", &self.shown);
         let response = place.host.get_following(&url, &place.scope(), &headers).await.map_err(pulling)?;
@@ -189,6 +193,61 @@ impl Remote<'_> {
             return Err(Error::NotFound { what: format!("blob `{digest}` of `{}`", self.shown) });
         }
         self.successful(response).await
+    }
+}
+
+impl<'c> Remote<'c> {
+    /// Reads a range of a blob; none when the registry sends no ranges. Its bytes are not verified.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Registry`] and [`Error::Auth`].
+    pub fn range(&self, digest: &Digest, range: std::ops::Range<u64>) -> Result<Option<RangeReader<'c>>> {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let asked = format!("bytes={}-{}", range.start, range.end - 1);
+        let parts = self.first(|_| true, |place| self.part_at(place, digest, Some(asked.clone())));
+        let response = self.client.runtime.block_on(parts)?;
+        let partial = response.status() == StatusCode::PARTIAL_CONTENT;
+        let (client, left) = (self.client, range.end - range.start);
+        Ok(partial.then(|| RangeReader { client, response, chunk: Vec::new(), used: 0, left }))
+    }
+}
+
+/// Reads a part of a blob as it arrives.
+#[derive(Debug)]
+pub struct RangeReader<'c> {
+    client: &'c Client,
+    response: Response,
+    chunk: Vec<u8>,
+    used: usize,
+    /// Bytes that may still come.
+    left: u64,
+}
+
+impl Read for RangeReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.used == self.chunk.len() {
+            let next = self.client.runtime.block_on(self.response.chunk());
+            match next.map_err(|error| io::Error::other(describe(&error)))? {
+                None => return Ok(0),
+                Some(bytes) => {
+                    let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                    self.left -= count as u64;
+                    self.chunk.clear();
+                    self.chunk.extend_from_slice(&bytes[..count]);
+                    self.used = 0;
+                    if count == 0 {
+                        return Ok(0);
+                    }
+                }
+            }
+        }
+        let count = buffer.len().min(self.chunk.len() - self.used);
+        buffer[..count].copy_from_slice(&self.chunk[self.used..self.used + count]);
+        self.used += count;
+        Ok(count)
     }
 }
 

@@ -17,6 +17,7 @@ use cooper_vfs::{ExactId, NodeKind, Tree};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::lease::{self, Others};
+use super::located::{KEPT_FOR_BLOBS, blob_of_pack, forget_points};
 use super::records::{decode_tree, now};
 use super::{Store, blobs, lock, packs};
 use crate::config::ImageConfig;
@@ -147,7 +148,8 @@ impl Store {
                     [(count / PRUNED_PART).min(count - 1)],
                     |row| row.get(0),
                 )?;
-                let removed = transaction.execute("DELETE FROM record WHERE used <= ?", [last])?;
+                let query = format!("DELETE FROM record WHERE used <= ? AND NOT {KEPT_FOR_BLOBS}");
+                let removed = transaction.execute(&query, [last])?;
                 forget_keeps(transaction)?;
                 Ok(removed as u64)
             })?;
@@ -228,6 +230,13 @@ impl Store {
         reach_directories(transaction, directories, &mut reached).map_err(failed)?;
         let live = "SELECT id, lease FROM pack WHERE lease IN (SELECT name FROM live_lease)";
         reached.packs.extend(pairs::<i64, String>(transaction, live)?.into_iter().map(|(id, _)| id));
+        let standing =
+            pairs::<i64, String>(transaction, "SELECT id, name FROM pack WHERE instr(name, ':') > 0")?;
+        for (pack, name) in standing {
+            if let Some(blob) = blob_of_pack(&name).filter(|_| reached.packs.contains(&pack)) {
+                reached.blobs.insert(blob);
+            }
+        }
         Ok(reached)
     }
 
@@ -302,7 +311,8 @@ fn remove_by_choice(
     }
     if let Some(age) = options.unused_records {
         let before = now().saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
-        pruned.records = transaction.execute("DELETE FROM record WHERE used <= ?", [before])? as u64;
+        let query = format!("DELETE FROM record WHERE used <= ? AND NOT {KEPT_FOR_BLOBS}");
+        pruned.records = transaction.execute(&query, [before])? as u64;
         forget_keeps(transaction)?;
     }
     Ok(())
@@ -325,7 +335,11 @@ fn reach_directories(
     reached: &mut Reached,
 ) -> rusqlite::Result<()> {
     let mut object = transaction.prepare_cached("SELECT object FROM directory WHERE id = ?")?;
-    let mut pack = transaction.prepare_cached("SELECT min(pack) FROM content WHERE id = ?")?;
+    // A pack comes before a blob that stands for one.
+    let mut pack = transaction.prepare_cached(
+        "SELECT pack FROM content JOIN pack ON pack.id = content.pack WHERE content.id = ?
+         ORDER BY instr(pack.name, ':') > 0, pack LIMIT 1",
+    )?;
     while let Some(id) = ahead.pop() {
         if !reached.directories.insert(id) {
             continue;
@@ -336,7 +350,7 @@ fn reach_directories(
             match &entry.kind {
                 NodeKind::Directory { exact, .. } => ahead.push(*exact),
                 NodeKind::File { content, .. } => {
-                    let found: Option<i64> = pack.query_row([content.0], |row| row.get(0))?;
+                    let found: Option<i64> = pack.query_row([content.0], |row| row.get(0)).optional()?;
                     reached.packs.extend(found);
                 }
                 _ => {}
@@ -378,7 +392,10 @@ fn remove_rows(
         if !reached.packs.contains(&id) {
             transaction.prepare_cached("DELETE FROM content WHERE pack = ?")?.execute([id])?;
             transaction.prepare_cached("DELETE FROM pack WHERE id = ?")?.execute(params![id])?;
-            removed.push((name, bytes));
+            match blob_of_pack(&name) {
+                Some(_) => forget_points(transaction, &name)?,
+                None => removed.push((name, bytes)),
+            }
         }
     }
     Ok(removed)

@@ -87,6 +87,11 @@ impl Lease {
         &self.name
     }
 
+    /// The directory of unfinished files, relative to the store.
+    pub(crate) fn directory(&self) -> String {
+        format!("{WORK}/{}", self.name)
+    }
+
     /// A path, relative to the store, for a new unfinished file.
     pub(crate) fn new_path(&self) -> String {
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);

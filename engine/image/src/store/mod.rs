@@ -1,6 +1,7 @@
 //! The store: everything that one node keeps of images, for any number of processes at a time.
 //!
-//! A directory with blobs as they were pulled (`blobs/`), packs with file contents (`packs/`), unfinished files of
+//! A directory with blobs as they were pulled (`blobs/`), packs with file contents (`packs/`; a blob may stand for one,
+//! [`located`]), unfinished files of
 //! running processes (`work/`), and an SQLite index for everything small: directory objects, chain ID -> tree,
 //! images, tags, and records that other crates keep here. It is [`cooper_vfs::ContentStore`] for the file systems.
 //!
@@ -17,6 +18,7 @@ mod blobs;
 mod collect;
 mod index;
 mod lease;
+pub mod located;
 mod origins;
 mod packs;
 mod records;
@@ -70,6 +72,7 @@ pub struct Store {
     index: Index,
     lease: Lease,
     packs: packs::OpenPacks,
+    located: located::Located,
     directories: Mutex<HashMap<ExactId, Arc<Directory>>>,
     /// What this process is known to hold, so that each is recorded once.
     held: Mutex<HashSet<(&'static str, Vec<u8>)>>,
@@ -112,6 +115,7 @@ impl Store {
             index,
             lease,
             packs: packs::OpenPacks::default(),
+            located: located::Located::default(),
             directories: Mutex::default(),
             held: Mutex::default(),
         };

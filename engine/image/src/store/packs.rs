@@ -17,6 +17,7 @@ use cooper_vfs::{ContentId, PackWriter, SpoolFile, SpoolOwner};
 use rusqlite::{OptionalExtension, params};
 
 use super::lease::random_name;
+use super::located::blob_of_pack;
 use super::write::Disk;
 use super::{Store, lock};
 use crate::error::{Error, Result};
@@ -62,6 +63,8 @@ pub struct PackBuilder<'s> {
     known: HashMap<ContentId, u64>,
     adopted: Vec<Adopted>,
     chunk: Vec<u8>,
+    /// Only ids are wanted.
+    discards: bool,
 }
 
 #[derive(Debug)]
@@ -82,7 +85,15 @@ impl<'s> PackBuilder<'s> {
             known: HashMap::new(),
             adopted: Vec::new(),
             chunk: Vec::new(),
+            discards: false,
         }
+    }
+
+    /// One that computes ids and keeps nothing; it cannot be published.
+    pub(crate) fn discarding(store: &'s Store) -> Self {
+        let mut pack = Self::new(store);
+        pack.discards = true;
+        pack
     }
 
     fn position(&self) -> u64 {
@@ -90,6 +101,10 @@ impl<'s> PackBuilder<'s> {
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.discards {
+            self.written += bytes.len() as u64;
+            return Ok(());
+        }
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
     }
@@ -196,6 +211,9 @@ impl<'s> PackBuilder<'s> {
     pub fn publish(mut self) -> Result<()> {
         let mut packs = Vec::new();
         let failed = |error| Error::io("cannot write a pack", error);
+        if self.discards {
+            return Err(Error::layer("a pack that keeps nothing was published"));
+        }
         if !self.contents.is_empty() {
             self.pad_to_page().and_then(|()| self.flush()).map_err(failed)?;
             let contents = std::mem::take(&mut self.contents);
@@ -459,23 +477,29 @@ impl Store {
         self.register_packs(&packs)
     }
 
-    /// Finds a content and opens its pack.
+    /// Finds a content and opens its pack. One that lies in a layer's blob or in a file of the host is packed now.
     pub(crate) fn find_content(&self, id: &ContentId) -> Result<Option<(Arc<File>, Place)>> {
+        if let Some(found) = self.find_packed(id)? {
+            return Ok(Some(found));
+        }
+        for place in self.places_of(id)? {
+            if let Some(blob) = self.pack_name(place.pack)?.as_deref().and_then(blob_of_pack) {
+                self.unpack_from_blob(place.pack, &blob, id)?;
+                return self.find_packed(id);
+            }
+        }
+        if self.pack_elsewhere(id)? { self.find_packed(id) } else { Ok(None) }
+    }
+
+    /// Finds a content that is in a pack.
+    pub(crate) fn find_packed(&self, id: &ContentId) -> Result<Option<(Arc<File>, Place)>> {
         let remembered = lock(&self.packs.places).get(id).copied();
         if let Some(place) = remembered
             && let Some(file) = self.open_pack(place.pack)?
         {
             return Ok(Some((file, place)));
         }
-        let places: Vec<Place> = self.index.read("cannot look a content up", |connection| {
-            let mut query = connection
-                .prepare_cached("SELECT pack, offset, length FROM content WHERE id = ? ORDER BY pack")?;
-            let rows = query.query_map([id.0], |row| {
-                Ok(Place { pack: row.get(0)?, offset: unsql(row.get(1)?), length: unsql(row.get(2)?) })
-            })?;
-            rows.collect()
-        })?;
-        for place in places {
+        for place in self.places_of(id)? {
             if let Some(file) = self.open_pack(place.pack)? {
                 let mut remembered = lock(&self.packs.places);
                 if remembered.len() >= MOST_PLACES {
@@ -488,22 +512,39 @@ impl Store {
         Ok(None)
     }
 
+    fn places_of(&self, id: &ContentId) -> Result<Vec<Place>> {
+        self.index.read("cannot look a content up", |connection| {
+            let mut query = connection
+                .prepare_cached("SELECT pack, offset, length FROM content WHERE id = ? ORDER BY pack")?;
+            let rows = query.query_map([id.0], |row| {
+                Ok(Place { pack: row.get(0)?, offset: unsql(row.get(1)?), length: unsql(row.get(2)?) })
+            })?;
+            rows.collect()
+        })
+    }
+
     /// Forgets where contents are, after packs were removed.
     pub(crate) fn forget_packs(&self) {
         lock(&self.packs.files).clear();
         lock(&self.packs.places).clear();
+        self.located.forget();
     }
 
-    fn open_pack(&self, pack: i64) -> Result<Option<Arc<File>>> {
-        if let Some(file) = lock(&self.packs.files).get(&pack) {
-            return Ok(Some(Arc::clone(file)));
-        }
-        let name: Option<String> = self.index.read("cannot look a pack up", |connection| {
+    fn pack_name(&self, pack: i64) -> Result<Option<String>> {
+        self.index.read("cannot look a pack up", |connection| {
             connection
                 .prepare_cached("SELECT name FROM pack WHERE id = ?")?
                 .query_row([pack], |row| row.get(0))
                 .optional()
-        })?;
+        })
+    }
+
+    /// Opens a pack; none when it is gone, or when it is a blob that stands for one.
+    fn open_pack(&self, pack: i64) -> Result<Option<Arc<File>>> {
+        if let Some(file) = lock(&self.packs.files).get(&pack) {
+            return Ok(Some(Arc::clone(file)));
+        }
+        let name = self.pack_name(pack)?.filter(|name| blob_of_pack(name).is_none());
         let Some(name) = name else { return Ok(None) };
         let path = format!("{DIRECTORY}/{name}");
         let file = match self.disk.open(&path) {

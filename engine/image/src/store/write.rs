@@ -158,6 +158,12 @@ impl Disk {
         }
     }
 
+    /// Removes a file of the store by its whole path.
+    pub(crate) fn remove_path(&self, path: &Path) -> io::Result<()> {
+        self.permit(Write::Remove)?;
+        fs::remove_file(path)
+    }
+
     /// Removes a directory with the files in it. Directories in it are left, and then it is, too.
     pub(crate) fn remove_directory(&self, relative: &str) -> io::Result<()> {
         for (name, _) in self.list(relative)? {

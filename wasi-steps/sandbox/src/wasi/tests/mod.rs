@@ -189,6 +189,7 @@ impl World {
                 tasks: 200,
                 open_files: 1024,
                 output_bytes: 1 << 20,
+                resources: Vec::new(),
             },
             identity: Identity { hostname: b"cooper".to_vec(), cpus: 2, memory_bytes: 2 << 30 },
             executors: Arc::new(Executors(Tiers::interpreted())),
