@@ -73,7 +73,7 @@ pub(crate) fn serve(
         Builtins::Always => !PROGRAMS.is_empty(),
         Builtins::Auto => {
             !exists(root_fs, SHELL)
-                && find_program(root_fs, request).is_err()
+                && lacks_program(root_fs, request)
                 && cooper_builtins::program(&name).is_some()
         }
     };
@@ -104,6 +104,12 @@ pub(crate) fn serve(
         Builtins::Auto => Some(format!("the image has no shell: cooper's toolbox serves {which}")),
         Builtins::Always | Builtins::Never => None,
     })
+}
+
+/// Whether the image lacks the step's program.
+fn lacks_program(root_fs: &RootFs, request: &StepRequest) -> bool {
+    // A path is taken as it is, found or not, when a step begins; an error is left to the `execve`.
+    !find_program(root_fs, request).is_ok_and(|path| exists(root_fs, &String::from_utf8_lossy(&path)))
 }
 
 /// The last part of the step's program.
