@@ -1,5 +1,10 @@
 //! Makes the table of embedded programs from `modules/index`.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a build script works on the host's files, as Cargo names them"
+)]
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::{env, fs};

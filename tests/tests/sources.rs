@@ -460,7 +460,7 @@ fn unreadable() -> Result<()> {
     fs::write(at.join("closed"), "2")?;
     fs::create_dir(at.join("shut"))?;
     for name in ["closed", "shut"] {
-        fs::set_permissions(at.join(name), fs::Permissions::from_mode(0))?;
+        fs::set_permissions(at.join(name), fs::Permissions::from_mode(0o0))?;
     }
     for (name, dockerfile) in
         [("closed", "FROM scratch\nCOPY closed /x\n"), ("shut", "FROM scratch\nCOPY shut /x\n")]

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 /// # Ok(())
 /// # }
 /// ```
+#[allow(clippy::disallowed_methods, reason = "a guest's environment, not the host's")]
 pub fn enter_working_directory() -> io::Result<()> {
     if !cfg!(target_family = "wasm") {
         return Ok(());
