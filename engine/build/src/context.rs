@@ -26,9 +26,11 @@
 //! (younger than [`RACY_SECONDS`]) are read again next time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -463,7 +465,11 @@ fn load_directory(
         if !memo.packed {
             let files =
                 memo.files.iter().map(|(path, file)| (file.content, (path.clone(), file.status.size)));
-            store.add_elsewhere(Arc::new(HostFiles { root, files: files.collect() }));
+            store.add_elsewhere(Arc::new(HostFiles {
+                context: context.to_owned(),
+                root,
+                files: files.collect(),
+            }));
         }
         return Ok(memo.tree.clone());
     }
@@ -480,7 +486,7 @@ fn load_directory(
         let mut files: HashMap<ContentId, (Vec<u8>, u64)> =
             remembered.map(|(path, file)| (file.content, (path.clone(), file.status.size))).collect();
         files.extend(made.in_place);
-        store.add_elsewhere(Arc::new(HostFiles { root, files }));
+        store.add_elsewhere(Arc::new(HostFiles { context: context.to_owned(), root, files }));
     }
     let fingerprint = (!made.racy).then_some(fingerprint);
     let memo = Memo { fingerprint, packed, tree: made.tree, files: made.files };
@@ -491,6 +497,7 @@ fn load_directory(
 /// Files of a context whose contents are where they always were.
 #[derive(Debug)]
 struct HostFiles {
+    context: PathBuf,
     root: OwnedFd,
     /// Paths and sizes.
     files: HashMap<ContentId, (Vec<u8>, u64)>,
@@ -510,6 +517,11 @@ impl Elsewhere for HostFiles {
         let file = rustix::fs::openat(directory.as_ref().unwrap_or(&self.root), name, flags, Mode::empty())?;
         let file = Arc::new(File::from(file));
         Ok(Some(Content { backing: Backing::File { file, offset: 0 }, length: *length }))
+    }
+
+    fn name(&self, id: &ContentId) -> Option<String> {
+        let (path, _) = self.files.get(id)?;
+        Some(self.context.join(OsStr::from_bytes(path)).display().to_string())
     }
 }
 

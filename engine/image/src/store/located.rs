@@ -74,6 +74,12 @@ pub trait Elsewhere: Send + Sync + fmt::Debug {
     ///
     /// What the host says.
     fn open(&self, id: &ContentId) -> io::Result<Option<Content>>;
+
+    /// What a person calls the file that has a content, where there is such a file.
+    fn name(&self, id: &ContentId) -> Option<String> {
+        let _ = id;
+        None
+    }
 }
 
 /// Reads blobs that are not in the store.
@@ -140,7 +146,11 @@ impl Store {
 
     /// Packs a content that is elsewhere; says whether it was.
     pub(super) fn pack_elsewhere(&self, id: &ContentId) -> Result<bool> {
-        let failed = |error| Error::io("cannot read a file of the context", error);
+        let failed = |error| {
+            let name = lock(&self.located.elsewhere).iter().rev().find_map(|place| place.name(id));
+            let what = name.map_or_else(|| "a file of the context".to_owned(), |name| format!("`{name}`"));
+            Error::io(format!("cannot read {what}, which must not change while the build is running"), error)
+        };
         let Some(content) = self.open_elsewhere(id).map_err(failed)? else { return Ok(false) };
         let mut pack = self.pack_builder();
         let (found, _) = pack.add_from(&mut content.reader()).map_err(failed)?;
